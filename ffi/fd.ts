@@ -1,0 +1,205 @@
+/**
+ * What can be done with any file descriptor, and who owns one.
+ *
+ * @module
+ */
+
+import { errno, libc } from "./deno.ts";
+import { check, Errno, OsError } from "./os_error.ts";
+import { Native } from "./native.ts";
+
+const F_DUPFD_CLOEXEC = 1030;
+const F_GETFD = 1;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const F_ADD_SEALS = 1033;
+const F_GET_SEALS = 1034;
+const O_NONBLOCK = 0o4000;
+
+/** Seals of a memory file (`fcntl(2)`, F_ADD_SEALS). */
+export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8 } as const;
+
+/** Closes a descriptor. Errors of `close` are not reported: the descriptor is gone either way. */
+export function close(fd: number): void {
+  libc.close(fd);
+}
+
+/**
+ * A second descriptor for the same open file, closed on exec; the caller owns it.
+ *
+ * @throws {OsError}
+ */
+export function duplicate(fd: number): number {
+  return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 3n), "fcntl", () => `duplicating descriptor ${fd}`);
+}
+
+/** Whether the number names an open descriptor of this process. */
+export function isOpen(fd: number): boolean {
+  return libc.fcntl(fd, F_GETFD, 0n) >= 0;
+}
+
+/**
+ * Makes reads and writes return at once instead of waiting.
+ *
+ * @throws {OsError}
+ */
+export function setNonblocking(fd: number): void {
+  const what = () => `making descriptor ${fd} non-blocking`;
+  const flags = check(libc.fcntl(fd, F_GETFL, 0n), "fcntl", what);
+  if ((flags & O_NONBLOCK) === 0) {
+    check(libc.fcntl(fd, F_SETFL, BigInt(flags | O_NONBLOCK)), "fcntl", what);
+  }
+}
+
+/**
+ * Adds seals to a memory file, such as {@link Seal}.SHRINK, which promises that mapped pages stay.
+ *
+ * @throws {OsError}
+ */
+export function addSeals(fd: number, seals: number): void {
+  check(libc.fcntl(fd, F_ADD_SEALS, BigInt(seals)), "fcntl", () => `sealing memory file ${fd}`);
+}
+
+/** The seals of a memory file, or 0 for a file that cannot be sealed. */
+export function getSeals(fd: number): number {
+  return Math.max(0, libc.fcntl(fd, F_GET_SEALS, 0n));
+}
+
+const STATX_BASIC = 0x7ff;
+const AT_EMPTY_PATH = 0x1000;
+const emptyPath = Native.string("");
+// struct statx has one layout on every architecture, which struct stat has not.
+const statxBuffer = new Native(256);
+
+/** What kind of thing a descriptor is. */
+export type FileKind =
+  | "file"
+  | "block device"
+  | "character device"
+  | "socket"
+  | "pipe"
+  | "directory"
+  | "other";
+
+/** What a descriptor refers to. */
+export interface FileStatus {
+  /** Kind, from the file mode; anonymous inodes (eventfd, epoll) are `"other"`. */
+  readonly kind: FileKind;
+  /** Permission bits. */
+  readonly mode: number;
+  /** Bytes. 0 for a block device: ask {@link blockDeviceSize}. */
+  readonly size: number;
+  /** Preferred I/O size, bytes: the page size, or the huge page size on hugetlbfs. */
+  readonly blockSize: number;
+  /** Inode number. */
+  readonly inode: bigint;
+  /** Device that holds the inode, major << 32 | minor. */
+  readonly device: bigint;
+  /** Owner. */
+  readonly uid: number;
+}
+
+const KINDS: Readonly<Record<number, FileKind>> = {
+  0o010000: "pipe",
+  0o020000: "character device",
+  0o040000: "directory",
+  0o060000: "block device",
+  0o100000: "file",
+  0o140000: "socket",
+};
+
+/**
+ * `fstat`.
+ *
+ * @throws {OsError}
+ */
+export function fileStatus(fd: number): FileStatus {
+  check(
+    libc.statx(fd, emptyPath.address, AT_EMPTY_PATH, STATX_BASIC, statxBuffer.address),
+    "statx",
+    () => `looking at descriptor ${fd}`,
+  );
+  const mode = statxBuffer.view.getUint16(28, true);
+  return {
+    kind: KINDS[mode & 0o170000] ?? "other",
+    mode: mode & 0o7777,
+    size: Number(statxBuffer.get64(40)),
+    blockSize: statxBuffer.get32(4),
+    inode: statxBuffer.get64(32),
+    device: (BigInt(statxBuffer.get32(136) >>> 0) << 32n) | BigInt(statxBuffer.get32(140) >>> 0),
+    uid: statxBuffer.get32(20) >>> 0,
+  };
+}
+
+const BLKGETSIZE64 = 0x80081272n;
+
+/**
+ * Bytes of a block device.
+ *
+ * @throws {OsError}
+ */
+export function blockDeviceSize(fd: number): number {
+  check(libc.ioctl(fd, BLKGETSIZE64, statxBuffer.address), "ioctl", "asking a block device's size");
+  return Number(statxBuffer.get64(0));
+}
+
+const transfer = new Native(4096);
+
+/**
+ * Reads at most `maximum` bytes (4096 at the most).
+ *
+ * @returns the bytes (empty at the end of the file), or `null` when a non-blocking descriptor has none yet
+ * @throws {OsError}
+ */
+export function readBytes(fd: number, maximum = 4096): Uint8Array<ArrayBuffer> | null {
+  for (;;) {
+    const n = Number(libc.read(fd, transfer.address, BigInt(Math.min(maximum, 4096))));
+    if (n >= 0) return transfer.bytes.slice(0, n);
+    const number = errno();
+    if (number === Errno.EAGAIN) return null;
+    if (number !== Errno.EINTR) throw new OsError("read", number, `reading descriptor ${fd}`);
+  }
+}
+
+/**
+ * Descriptors that came with a message. Whoever wants one takes it and owns it from then on; `close`
+ * closes what nobody took, so that no path through a handler leaks.
+ */
+export class DescriptorBag {
+  #fds: number[];
+
+  /** @param fds descriptors that the bag owns from now on */
+  constructor(fds: readonly number[] = []) {
+    this.#fds = [...fds];
+  }
+
+  /** How many nobody has taken yet. */
+  get length(): number {
+    return this.#fds.length;
+  }
+
+  /** All that are left, without taking them. */
+  list(): readonly number[] {
+    return this.#fds;
+  }
+
+  /** Takes over what another bag owns. */
+  append(other: DescriptorBag): void {
+    this.#fds.push(...other.takeAll());
+  }
+
+  /** Hands the first one over, or `undefined` when none is left. The caller must close it. */
+  take(): number | undefined {
+    return this.#fds.shift();
+  }
+
+  /** Hands all over. The caller must close them. */
+  takeAll(): number[] {
+    return this.#fds.splice(0);
+  }
+
+  /** Closes the rest. */
+  close(): void {
+    for (const fd of this.#fds.splice(0)) close(fd);
+  }
+}

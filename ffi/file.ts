@@ -1,0 +1,134 @@
+/**
+ * Files and block devices, read and written by address.
+ *
+ * @module
+ */
+
+import { arch, errno, libc } from "./deno.ts";
+import { check, Errno, OsError } from "./os_error.ts";
+import type { Iovec } from "./iovec.ts";
+import { Native } from "./native.ts";
+
+const O_CLOEXEC = 0o2000000;
+
+/** Flags of `open(2)`; O_DIRECT is one of the few that differ between processors. */
+export const OpenFlag = {
+  READ_ONLY: 0,
+  READ_WRITE: 2,
+  CREATE: 0o100,
+  EXCLUSIVE: 0o200,
+  PATH_ONLY: 0o10000000,
+  DIRECT: arch === "x86_64" ? 0o40000 : 0o200000,
+} as const;
+
+/** Modes of `fallocate(2)`. */
+export const FallocateMode = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 0x10 } as const;
+
+/**
+ * Opens a file, closed on exec. The caller owns the descriptor.
+ *
+ * @param flags of {@link OpenFlag}
+ * @param mode permission bits of a file that is created
+ * @throws {OsError}
+ */
+export function openFile(path: string, flags: number, mode = 0o600): number {
+  const native = Native.string(path);
+  for (;;) {
+    const fd = libc.open(native.address, flags | O_CLOEXEC, mode);
+    if (fd >= 0) return fd;
+    const number = errno();
+    if (number !== Errno.EINTR) throw new OsError("open", number, `opening ${path}`);
+  }
+}
+
+/**
+ * Removes a file name; one that is not there is not an error.
+ *
+ * @throws {OsError}
+ */
+export function removeFile(path: string): void {
+  if (libc.unlink(Native.string(path).address) < 0) {
+    const number = errno();
+    if (number !== Errno.ENOENT) throw new OsError("unlink", number, `removing ${path}`);
+  }
+}
+
+/**
+ * Reads into every piece of the list, over short reads. At the end of the file the rest is left as it is.
+ *
+ * @param position bytes from the start of the file
+ * @returns bytes read, fewer than asked only at the end of the file
+ * @throws {OsError}
+ */
+export function readAt(fd: number, iovec: Iovec, position: number): number {
+  const wanted = iovec.byteLength;
+  let done = Number(libc.preadv(fd, iovec.address, iovec.count, BigInt(position)));
+  if (done === wanted) return done;
+  for (;;) {
+    if (done < 0) {
+      const number = errno();
+      if (number !== Errno.EINTR) {
+        throw new OsError("preadv", number, `reading ${wanted} bytes at ${position}`);
+      }
+    } else if (done === 0) {
+      return wanted - iovec.byteLength;
+    } else {
+      iovec.advance(done);
+      if (iovec.byteLength === 0) return wanted;
+    }
+    const next = position + wanted - iovec.byteLength;
+    done = Number(libc.preadv(fd, iovec.address, iovec.count, BigInt(next)));
+  }
+}
+
+/**
+ * Writes every piece of the list, over short writes.
+ *
+ * @param position bytes from the start of the file
+ * @throws {OsError} ENOSPC, EIO, …; some bytes may have been written
+ */
+export function writeAt(fd: number, iovec: Iovec, position: number): void {
+  const wanted = iovec.byteLength;
+  let done = Number(libc.pwritev(fd, iovec.address, iovec.count, BigInt(position)));
+  if (done === wanted) return;
+  for (;;) {
+    if (done < 0) {
+      const number = errno();
+      if (number !== Errno.EINTR) {
+        throw new OsError("pwritev", number, `writing ${wanted} bytes at ${position}`);
+      }
+    } else {
+      iovec.advance(done);
+      if (iovec.byteLength === 0) return;
+    }
+    const next = position + wanted - iovec.byteLength;
+    done = Number(libc.pwritev(fd, iovec.address, iovec.count, BigInt(next)));
+  }
+}
+
+/**
+ * Waits until what was written survives a loss of power.
+ *
+ * @throws {OsError}
+ */
+export function syncData(fd: number): void {
+  check(libc.fdatasync(fd), "fdatasync", () => `flushing descriptor ${fd}`);
+}
+
+/**
+ * Changes how a range of a file is stored.
+ *
+ * @param mode of {@link FallocateMode}
+ * @returns false when the file system cannot do it
+ * @throws {OsError} for any other failure
+ */
+export function allocate(fd: number, mode: number, position: number, length: number): boolean {
+  for (;;) {
+    if (libc.fallocate(fd, mode, BigInt(position), BigInt(length)) === 0) return true;
+    const number = errno();
+    if (number === Errno.EOPNOTSUPP) return false;
+    if (number !== Errno.EINTR) {
+      throw new OsError("fallocate", number, `changing ${length} bytes at ${position}`);
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * Shared memory: memory files and mappings of files as buffers.
+ *
+ * @module
+ */
+
+import { bufferAt, errno, libc } from "./deno.ts";
+import { check, OsError } from "./os_error.ts";
+import { close } from "./fd.ts";
+import { Native } from "./native.ts";
+
+const PROT_READ = 1;
+const PROT_WRITE = 2;
+const MAP_SHARED = 1;
+const MAP_NORESERVE = 0x4000;
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+
+/** A file, or part of one, mapped into this process and shared with whoever else maps it. */
+export class Mapping {
+  /** The memory. Detached (length 0) once {@link unmap} has been called. */
+  readonly buffer: ArrayBuffer;
+  /** Address of the first byte in this process. */
+  readonly address: bigint;
+  /** Bytes mapped. */
+  readonly byteLength: number;
+  #mapped = true;
+
+  /**
+   * @param fd the file; may be closed afterwards, the mapping stays
+   * @param byteLength bytes, a multiple of the file's page size
+   * @param offset of the first byte in the file, a multiple of the file's page size
+   * @throws {OsError}
+   */
+  constructor(fd: number, byteLength: number, offset = 0) {
+    const address = libc.mmap(
+      0n,
+      BigInt(byteLength),
+      PROT_READ | PROT_WRITE,
+      MAP_SHARED | MAP_NORESERVE,
+      fd,
+      BigInt(offset),
+    );
+    if (address === -1n) {
+      throw new OsError("mmap", errno(), `mapping ${byteLength} bytes at ${offset} of descriptor ${fd}`);
+    }
+    this.address = BigInt.asUintN(64, address);
+    this.byteLength = byteLength;
+    this.buffer = bufferAt(this.address, byteLength);
+  }
+
+  /**
+   * Unmaps. The buffer is detached first: every view that anyone kept has length 0 from here on, and a
+   * late access reads `undefined` instead of ending the process with SIGSEGV.
+   */
+  unmap(): void {
+    if (!this.#mapped) return;
+    this.#mapped = false;
+    this.buffer.transfer(0);
+    libc.munmap(this.address, BigInt(this.byteLength));
+  }
+}
+
+/**
+ * A memory file (`memfd_create`) of a given size, closed on exec. The caller owns the descriptor.
+ *
+ * @param name shown in `/proc/self/fd`, for people
+ * @param byteLength bytes, zeroed
+ * @throws {OsError}
+ */
+export function memoryFile(name: string, byteLength: number): number {
+  const fd = check(
+    libc.memfd_create(Native.string(name).address, MFD_CLOEXEC | MFD_ALLOW_SEALING),
+    "memfd_create",
+    () => `creating the memory file ${name}`,
+  );
+  try {
+    resizeFile(fd, byteLength);
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+  return fd;
+}
+
+/**
+ * `ftruncate`.
+ *
+ * @throws {OsError}
+ */
+export function resizeFile(fd: number, byteLength: number): void {
+  check(
+    libc.ftruncate(fd, BigInt(byteLength)),
+    "ftruncate",
+    () => `setting the size of descriptor ${fd} to ${byteLength} bytes`,
+  );
+}

@@ -1,0 +1,60 @@
+/**
+ * The libc functions this toolkit calls, as data: one opening of libc per runtime turns the table
+ * into callable functions (`deno.ts` here, koffi for Node).
+ *
+ * Pointers and sizes are `u64`/`i64` and travel as `bigint`: a pointer parameter of its own kind would
+ * cost an object per call, and a `number` for a 64-bit parameter leaves the fast path of the engine.
+ * A result that always fits in 31 bits (a descriptor, a count bounded by the caller) is `i32`.
+ *
+ * @module
+ */
+
+/** How one parameter or result crosses into C. */
+export type NativeType = "i32" | "u32" | "i64" | "u64" | "void";
+
+/** Name → parameters and result. */
+export const symbols = {
+  __errno_location: { parameters: [], result: "u64" },
+  accept4: { parameters: ["i32", "u64", "u64", "i32"], result: "i32" },
+  bind: { parameters: ["i32", "u64", "u32"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+  connect: { parameters: ["i32", "u64", "u32"], result: "i32" },
+  epoll_create1: { parameters: ["i32"], result: "i32" },
+  epoll_ctl: { parameters: ["i32", "i32", "i32", "u64"], result: "i32" },
+  epoll_wait: { parameters: ["i32", "u64", "i32", "i32"], result: "i32" },
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  fallocate: { parameters: ["i32", "i32", "i64", "i64"], result: "i32" },
+  fcntl: { parameters: ["i32", "i32", "i64"], result: "i32" },
+  fdatasync: { parameters: ["i32"], result: "i32" },
+  ftruncate: { parameters: ["i32", "i64"], result: "i32" },
+  getsockopt: { parameters: ["i32", "i32", "i32", "u64", "u64"], result: "i32" },
+  ioctl: { parameters: ["i32", "u64", "u64"], result: "i32" },
+  listen: { parameters: ["i32", "i32"], result: "i32" },
+  memfd_create: { parameters: ["u64", "u32"], result: "i32" },
+  mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "i64" },
+  munmap: { parameters: ["u64", "u64"], result: "i32" },
+  open: { parameters: ["u64", "i32", "u32"], result: "i32" },
+  preadv: { parameters: ["i32", "u64", "i32", "i64"], result: "i64" },
+  pwritev: { parameters: ["i32", "u64", "i32", "i64"], result: "i64" },
+  read: { parameters: ["i32", "u64", "u64"], result: "i64" },
+  recvmsg: { parameters: ["i32", "u64", "i32"], result: "i64" },
+  sendmsg: { parameters: ["i32", "u64", "i32"], result: "i64" },
+  shutdown: { parameters: ["i32", "i32"], result: "i32" },
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  socketpair: { parameters: ["i32", "i32", "i32", "u64"], result: "i32" },
+  statx: { parameters: ["i32", "u64", "i32", "u32", "u64"], result: "i32" },
+  umask: { parameters: ["u32"], result: "u32" },
+  unlink: { parameters: ["u64"], result: "i32" },
+  write: { parameters: ["i32", "u64", "u64"], result: "i64" },
+} as const;
+
+type Parameter<T> = T extends "i64" | "u64" ? bigint : number;
+type Parameters<T extends readonly unknown[]> = { -readonly [K in keyof T]: Parameter<T[K]> };
+type Result<T> = T extends "void" ? void : Parameter<T>;
+
+/** The table as functions. */
+export type Libc = {
+  readonly [K in keyof typeof symbols]: (
+    ...args: Parameters<(typeof symbols)[K]["parameters"]>
+  ) => Result<(typeof symbols)[K]["result"]>;
+};

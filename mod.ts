@@ -1,0 +1,28 @@
+/**
+ * A vhost-user back-end toolkit: virtio devices for virtual machines, written in TypeScript.
+ *
+ * @example A complete entropy device
+ * ```ts no-eval
+ * import { defineDevice, serve } from "@vhost/user";
+ *
+ * const rng = defineDevice({
+ *   type: 4,
+ *   queues: [(chain) => chain.write((bytes) => crypto.getRandomValues(bytes))],
+ * });
+ *
+ * await serve(rng, { socketPath: "/tmp/rng.sock" });
+ * ```
+ *
+ * @module
+ */
+
+export * from "./src/backend/device.ts";
+export * from "./src/backend/log.ts";
+export { serve, type ServeOptions, Server, SocketInUseError } from "./src/backend/server.ts";
+export { Session, type SessionOptions } from "./src/backend/session.ts";
+export { Chain, type Fill } from "./src/virtqueue/chain.ts";
+export { RingError } from "./src/virtqueue/ring.ts";
+export { Span } from "./src/memory/span.ts";
+export { Segments } from "./src/memory/segments.ts";
+export { ProtocolError } from "./src/protocol/error.ts";
+export { OsError } from "./ffi/os_error.ts";

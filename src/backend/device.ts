@@ -1,0 +1,136 @@
+/**
+ * What a device is.
+ *
+ * @module
+ */
+
+import type { Chain } from "../virtqueue/chain.ts";
+
+/** A running ring, as a handler sees it. */
+export interface Queue {
+  /** Number of the ring in the device. */
+  readonly index: number;
+  /** Entries. */
+  readonly size: number;
+  /** The features that the driver accepted, of both device and ring. */
+  readonly features: bigint;
+}
+
+/**
+ * Handles a request. It has completed when the function returns; or, when that is a promise, when it resolves. Any other
+ * result is ignored; what counts is what was written to the chain. Requests may complete in any order.
+ *
+ * An exception completes the request as well, with what was written so far, and is logged.
+ */
+export type QueueHandler = (chain: Chain, queue: Queue) => unknown;
+
+/** A device's configuration space. */
+export interface ConfigSpace {
+  /**
+   * The bytes as they are now, at most 256. What the front-end reads past the end is zero.
+   */
+  read(): Uint8Array;
+  /**
+   * The driver writes (or live migration does, which may also set what drivers cannot). Throw to refuse.
+   *
+   * @param offset of the first byte
+   */
+  write?(offset: number, data: Uint8Array, migration: boolean): void;
+}
+
+/** What a device does, for one front-end. */
+export interface DeviceBehaviour {
+  /** A handler for each ring; the front-end may use fewer. */
+  readonly queues: readonly QueueHandler[];
+  /** The configuration space, for device types that have one. */
+  readonly config?: ConfigSpace;
+  /** The driver has accepted these features. Called before any request, and again when they change. */
+  negotiated?(features: bigint): void;
+  /** Back to the state at power-on. No request is in flight. */
+  reset?(): void;
+  /** The front-end has left. */
+  disconnected?(): void;
+}
+
+/** What a device definition says. */
+export interface DeviceDefinition extends Partial<DeviceBehaviour> {
+  /** The virtio device id (virtio 1.4, section 5), such as 4 for an entropy source. */
+  readonly type: number;
+  /** For people: log and error texts. */
+  readonly name?: string;
+  /** Features of the device type (bits 0 to 23 and from 50). The toolkit adds those of the ring. */
+  readonly features?: bigint;
+  /** Whether it serves one front-end at a time; others wait in the socket's queue. */
+  readonly exclusive?: boolean;
+  /** Makes the behaviour for one front-end, where the state is not the same for all. */
+  connect?(): DeviceBehaviour;
+}
+
+/** A device that can be served. */
+export class Device {
+  /** What it says. */
+  readonly definition: DeviceDefinition;
+  readonly #watchers = new Set<() => void>();
+
+  /** Use {@link defineDevice}. */
+  constructor(definition: DeviceDefinition) {
+    this.definition = definition;
+  }
+
+  /** Its name, for people. */
+  get name(): string {
+    return this.definition.name ?? `virtio device ${this.definition.type}`;
+  }
+
+  /** What it does for a new front-end. */
+  connect(): DeviceBehaviour {
+    const { connect, queues } = this.definition;
+    if (connect !== undefined) return connect.call(this.definition);
+    if (queues === undefined) throw new TypeError(`${this.name}: a device needs either queues or connect()`);
+    return this.definition as DeviceBehaviour;
+  }
+
+  /** Tells every front-end, and by it the driver, that the configuration space has changed. */
+  configChanged(): void {
+    for (const watcher of this.#watchers) watcher();
+  }
+
+  /** Calls back at {@link configChanged}. Returns a function that ends that. */
+  onConfigChange(watcher: () => void): () => void {
+    this.#watchers.add(watcher);
+    return () => this.#watchers.delete(watcher);
+  }
+}
+
+/**
+ * Defines a device: its virtio type and what it does with requests.
+ *
+ * @example
+ * ```ts
+ * import { defineDevice } from "@vhost/user";
+ *
+ * export const rng = defineDevice({
+ *   type: 4,
+ *   queues: [(chain) => chain.write((bytes) => crypto.getRandomValues(bytes))],
+ * });
+ * ```
+ *
+ * @throws {TypeError} for a type, features or number of rings that cannot be
+ */
+export function defineDevice(definition: DeviceDefinition): Device {
+  const { type, features = 0n, queues, connect } = definition;
+  if (!Number.isInteger(type) || type < 1 || type > 0xffff) {
+    throw new TypeError(`device type must be a virtio id from 1, got ${type}`);
+  }
+  if (features < 0n || features >> 64n !== 0n) throw new TypeError("device features must fit in 64 bits");
+  if (features & 0x3fff_ff00_0000n) {
+    throw new TypeError("device features must leave bits 24 to 45 to the ring and the transport");
+  }
+  if (queues === undefined && connect === undefined) {
+    throw new TypeError("a device needs queues or connect()");
+  }
+  if (queues !== undefined && (queues.length < 1 || queues.length > 256)) {
+    throw new TypeError(`a device has 1 to 256 queues, got ${queues.length}`);
+  }
+  return new Device(definition);
+}

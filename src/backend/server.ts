@@ -1,0 +1,221 @@
+/**
+ * Serving a device on a socket.
+ *
+ * @module
+ */
+
+import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
+import { openFile, OpenFlag, removeFile } from "../../ffi/file.ts";
+import { Errno, OsError } from "../../ffi/os_error.ts";
+import { Reactor } from "../../ffi/reactor.ts";
+import { accept, connect, isListening, listen } from "../../ffi/socket.ts";
+import type { Device } from "./device.ts";
+import { type Log, logToStderr } from "./log.ts";
+import { Session } from "./session.ts";
+
+/** How {@link serve} serves. One of `socketPath` and `fd` is needed. */
+export interface ServeOptions {
+  /** Path of the Unix socket to listen on. A stale file there is replaced. */
+  readonly socketPath?: string;
+  /** A socket that this process was given: a listening one, or one that is connected to a front-end. Taken over. */
+  readonly fd?: number;
+  /** Permission bits of the socket file; 0o600 (the owner alone) by default. */
+  readonly socketMode?: number;
+  /** The most front-ends at once; 64 by default, 1 for an exclusive device. Others wait in the socket's queue. */
+  readonly maxSessions?: number;
+  /**
+   * How long to keep looking at a ring that was just busy before sleeping, µs at the most; 50 by default. It adapts below
+   * that. 0 sleeps at once. Holds for all devices of the process.
+   */
+  readonly pollUs?: number;
+  /** Closes the server when it is aborted. */
+  readonly signal?: AbortSignal;
+  /** Where to write what happens; warnings and errors on the standard error output by default. */
+  readonly log?: Log;
+  /** Called when a front-end has connected, before its first message is read: to look at what crosses the connection. */
+  readonly onSession?: (session: Session) => void;
+}
+
+/** The path of a socket that another server listens on. */
+export class SocketInUseError extends Error {
+  /** The error's class name. */
+  override readonly name = "SocketInUseError";
+}
+
+const ACCEPT_RETRY = 200;
+
+function identity(path: string): string {
+  const fd = openFile(path, OpenFlag.PATH_ONLY);
+  try {
+    const { device, inode, kind } = fileStatus(fd);
+    return `${kind}:${device}:${inode}`;
+  } finally {
+    close(fd);
+  }
+}
+
+/** Listens, in place of a socket file that nobody listens on any more. */
+function listenOn(path: string, mode: number): number {
+  try {
+    return listen(path, mode);
+  } catch (error) {
+    if (!(error instanceof OsError) || error.errno !== Errno.EADDRINUSE) throw error;
+  }
+  if (!identity(path).startsWith("socket:")) {
+    throw new SocketInUseError(`${path} exists and is not a socket; it is left as it is`);
+  }
+  try {
+    close(connect(path));
+  } catch (error) {
+    if (error instanceof OsError && error.errno === Errno.ECONNREFUSED) {
+      removeFile(path);
+      return listen(path, mode);
+    }
+    if (!(error instanceof OsError) || error.errno !== Errno.EAGAIN) throw error;
+  }
+  throw new SocketInUseError(`another process is listening on ${path}: stop it, or choose another path`);
+}
+
+/** A device being served. */
+export class Server {
+  /** Resolves when the server has closed: by {@link close}, or when the front-end of a connected `fd` has left. */
+  readonly finished: Promise<void>;
+  readonly #device: Device;
+  readonly #options: ServeOptions;
+  readonly #log: Log;
+  readonly #reactor = Reactor.shared();
+  readonly #sessions = new Set<Session>();
+  readonly #maxSessions: number;
+  #listener = -1;
+  #paused = false;
+  #identity: string | undefined;
+  #retry: ReturnType<typeof setTimeout> | undefined;
+  #closed = false;
+  #finish: () => void = () => {};
+
+  /** Use {@link serve}. */
+  constructor(device: Device, options: ServeOptions) {
+    const { socketPath, fd, socketMode = 0o600, pollUs, signal, log = logToStderr } = options;
+    if ((socketPath === undefined) === (fd === undefined)) {
+      throw new TypeError("serve: give either socketPath or fd");
+    }
+    if (pollUs !== undefined) {
+      if (!(pollUs >= 0 && pollUs <= 1_000_000)) {
+        throw new RangeError(`pollUs must be 0 to 1000000, got ${pollUs}`);
+      }
+      this.#reactor.pollCeiling = pollUs / 1000;
+    }
+    this.#device = device;
+    this.#options = options;
+    this.#log = log;
+    this.#maxSessions = device.definition.exclusive === true ? 1 : options.maxSessions ?? 64;
+    this.finished = new Promise((resolve) => this.#finish = resolve);
+    if (socketPath !== undefined) {
+      this.#listener = listenOn(socketPath, socketMode);
+      this.#identity = identity(socketPath);
+    } else if (fd !== undefined) {
+      setNonblocking(fd);
+      if (isListening(fd)) this.#listener = fd;
+      else this.#startSession(fd);
+    }
+    if (this.#listener >= 0) this.#reactor.watch(this.#listener, () => this.#accept());
+    if (signal?.aborted) this.close();
+    signal?.addEventListener("abort", () => this.close(), { once: true });
+  }
+
+  /** Front-ends that are connected. */
+  get sessions(): number {
+    return this.#sessions.size;
+  }
+
+  #accept(): void {
+    try {
+      while (this.#sessions.size < this.#maxSessions) {
+        const fd = accept(this.#listener);
+        if (fd === null) return;
+        this.#startSession(fd);
+      }
+      this.#pause();
+    } catch (error) {
+      // Out of descriptors, most likely: sessions that end will free some.
+      this.#log("error", "cannot accept a front-end; trying again", error);
+      this.#pause();
+      this.#retry = setTimeout(() => this.#resume(), ACCEPT_RETRY);
+    }
+  }
+
+  #pause(): void {
+    if (!this.#paused) this.#reactor.pause(this.#listener);
+    this.#paused = true;
+  }
+
+  #resume(): void {
+    if (!this.#paused || this.#closed) return;
+    this.#paused = false;
+    this.#reactor.resume(this.#listener);
+  }
+
+  #startSession(fd: number): void {
+    const session = new Session(fd, this.#device, {
+      reactor: this.#reactor,
+      log: this.#log,
+      onEnd: () => {
+        this.#sessions.delete(session);
+        if (this.#listener >= 0) this.#resume();
+        else this.close();
+      },
+    });
+    this.#sessions.add(session);
+    this.#log("info", `${this.#device.name}: a front-end has connected`);
+    this.#options.onSession?.(session);
+  }
+
+  /** Drops all front-ends, stops listening and removes the socket file. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    if (this.#listener >= 0) {
+      this.#reactor.unwatch(this.#listener);
+      close(this.#listener);
+      this.#removeSocketFile();
+    }
+    for (const session of [...this.#sessions]) session.end();
+    this.#finish();
+  }
+
+  /** Only our own: by now another server may have put its socket there. */
+  #removeSocketFile(): void {
+    const { socketPath } = this.#options;
+    if (socketPath === undefined) return;
+    try {
+      if (identity(socketPath) === this.#identity) removeFile(socketPath);
+    } catch {
+      // Somebody has removed it already.
+    }
+  }
+}
+
+/**
+ * Serves a device to vhost-user front-ends: QEMU, libblkio, crosvm, DPDK and others. Returns when the socket is ready; the
+ * process then stays alive, with a free event loop, until the server is closed.
+ *
+ * @example
+ * ```ts no-eval
+ * import { defineDevice, serve } from "@vhost/user";
+ *
+ * const rng = defineDevice({
+ *   type: 4,
+ *   queues: [(chain) => chain.write((bytes) => crypto.getRandomValues(bytes))],
+ * });
+ * await serve(rng, { socketPath: "/tmp/rng.sock" });
+ * ```
+ *
+ * @throws {SocketInUseError} when another process listens on the path
+ * @throws {OsError} when the socket cannot be made
+ * @throws {TypeError} for options that do not go together
+ */
+// deno-lint-ignore require-await
+export async function serve(device: Device, options: ServeOptions): Promise<Server> {
+  return new Server(device, options);
+}

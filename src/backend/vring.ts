@@ -1,0 +1,361 @@
+/**
+ * One ring of a session: its two flags, its descriptors, and the work on it.
+ *
+ * @module
+ */
+
+import { consume, signal } from "../../ffi/eventfd.ts";
+import { close, setNonblocking } from "../../ffi/fd.ts";
+import type { Looker, Reactor } from "../../ffi/reactor.ts";
+import type { GuestMemory } from "../memory/guest_memory.ts";
+import { has, ringFeatures } from "../protocol/features.ts";
+import type { VringAddress } from "../protocol/payloads.ts";
+import type { Chain } from "../virtqueue/chain.ts";
+import { type Ring, RingError, type RingPart, type RingPlace } from "../virtqueue/ring.ts";
+import { MAX_RING_SIZE, splitRingSizes } from "../virtqueue/split_layout.ts";
+import { SplitRing } from "../virtqueue/split_ring.ts";
+import type { Queue, QueueHandler } from "./device.ts";
+
+/** Requests handled before other rings get their turn. */
+const BATCH = 128;
+/** How often a ring without a kick descriptor is looked at, ms. */
+const POLL_INTERVAL = 1;
+
+/** What a ring needs of its session. */
+export interface VringContext {
+  /** Guest memory. */
+  readonly memory: GuestMemory;
+  /** Waiting. */
+  readonly reactor: Reactor;
+  /** The features that the driver accepted. */
+  features(): bigint;
+  /** A handler failed; the request was completed all the same. */
+  onRequestError(vring: Vring, error: unknown): void;
+  /** The first request since the ring was started has come: front-end and driver are up. */
+  onLive(): void;
+  /** The driver broke the ring; it stands still until it is set up anew. */
+  onBroken(vring: Vring, error: unknown): void;
+}
+
+/**
+ * A ring with the two independent flags of the specification ("Ring states"): *started* by SET_VRING_KICK and stopped by
+ * GET_VRING_BASE, *enabled* by SET_VRING_ENABLE. It runs while both are set. A ring that is disabled is left untouched:
+ * to complete requests without effect would lose a disk's data.
+ */
+export class Vring implements Queue, Looker {
+  /** Number in the device. */
+  readonly index: number;
+  /** Whether at least one request was taken since it was started. */
+  live = false;
+  readonly #context: VringContext;
+  readonly #handler: QueueHandler;
+  #size = 0;
+  #address: VringAddress | undefined;
+  #base = 0;
+  #enabled = false;
+  #started = false;
+  #broken = false;
+  #ring: Ring | undefined;
+  #running = false;
+  #stopping: (() => void) | undefined;
+  #kick = -1;
+  #call = -1;
+  #error = -1;
+  #pollTimer: ReturnType<typeof setInterval> | undefined;
+  #flushing = false;
+
+  /** A ring that is stopped and disabled. */
+  constructor(index: number, handler: QueueHandler, context: VringContext) {
+    this.index = index;
+    this.#handler = handler;
+    this.#context = context;
+  }
+
+  /** Entries. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** The features that the driver accepted. */
+  get features(): bigint {
+    return this.#context.features();
+  }
+
+  /** Whether SET_VRING_KICK has started it. */
+  get started(): boolean {
+    return this.#started;
+  }
+
+  #mustBeStopped(): void {
+    if (this.#started) throw new RingError(`ring ${this.index} must be stopped`);
+  }
+
+  /** SET_VRING_NUM. */
+  setSize(size: number): void {
+    this.#mustBeStopped();
+    if (size < 1 || size > MAX_RING_SIZE || (size & (size - 1)) !== 0) {
+      throw new RingError(
+        `ring ${this.index}: size must be a power of two up to ${MAX_RING_SIZE}, got ${size}`,
+      );
+    }
+    this.#size = size;
+  }
+
+  /** SET_VRING_ADDR. With a memory table present, the addresses must be in it. */
+  setAddress(address: VringAddress): void {
+    if (this.#context.memory.regions.length > 0 && this.#size > 0) this.#resolve(address);
+    if (this.#started && this.#ring !== undefined) this.#ring.bind(this.#resolve(address));
+    this.#address = address;
+  }
+
+  /** SET_VRING_BASE. */
+  setBase(base: number): void {
+    this.#mustBeStopped();
+    if (base > 0xffff) throw new RingError(`ring ${this.index}: base must have 16 bits, got ${base}`);
+    this.#base = base;
+  }
+
+  /** SET_VRING_ENABLE. */
+  setEnabled(enabled: boolean): void {
+    this.#enabled = enabled;
+    if (enabled) this.activate();
+    else this.#deactivate();
+  }
+
+  /** SET_VRING_KICK: starts the ring. Takes over the descriptor; -1 to poll. */
+  start(kick: number): void {
+    this.#dropKick();
+    this.#kick = kick;
+    if (kick >= 0) setNonblocking(kick);
+    this.#started = true;
+    if (this.#running) this.#listen();
+    this.activate();
+  }
+
+  /** SET_VRING_CALL. Takes over the descriptor; -1 when nobody wants to be told. */
+  setCall(call: number): void {
+    if (this.#call >= 0) close(this.#call);
+    this.#call = call;
+    if (call < 0) return;
+    setNonblocking(call);
+    // Something may have completed while there was no descriptor; a needless interrupt does no harm.
+    if (this.#running) signal(call);
+  }
+
+  /** SET_VRING_ERR. Takes over the descriptor; -1 when nobody wants to be told. Kept over stops. */
+  setError(error: number): void {
+    if (this.#error >= 0) close(this.#error);
+    this.#error = error;
+    if (error >= 0) setNonblocking(error);
+  }
+
+  #part(name: string, address: bigint, length: number): RingPart {
+    const { memory } = this.#context;
+    const at = Number(address);
+    const region = memory.findUser(at, length);
+    if (region === undefined) {
+      throw new RingError(
+        `ring ${this.index}: ${name} 0x${
+          address.toString(16)
+        }+${length} is not within one region of the memory table`,
+      );
+    }
+    return { region, offset: at - region.userAddress };
+  }
+
+  #resolve(address: VringAddress): RingPlace {
+    const bytes = splitRingSizes(this.#size, has(this.features, ringFeatures.EVENT_IDX));
+    const place: RingPlace = {
+      descriptor: this.#part("descriptor table", address.descriptor, bytes.descriptor),
+      available: this.#part("available ring", address.available, bytes.available),
+      used: this.#part("used ring", address.used, bytes.used),
+    };
+    for (
+      const [name, part, alignment] of [["descriptor", place.descriptor, 4], ["used", place.used, 4]] as const
+    ) {
+      if ((part.region.bufferOffset + part.offset) % alignment !== 0) {
+        throw new RingError(`ring ${this.index}: ${name} part is not aligned in its file`);
+      }
+    }
+    return place;
+  }
+
+  /**
+   * Runs the ring if it is started, enabled and fully set up.
+   *
+   * @throws {RingError} when it cannot be
+   */
+  activate(): void {
+    if (!this.#started || !this.#enabled || this.#running || this.#broken) return;
+    if (this.#ring === undefined) {
+      if (this.#size === 0) throw new RingError(`ring ${this.index} was started before SET_VRING_NUM`);
+      if (this.#address === undefined) {
+        throw new RingError(`ring ${this.index} was started before SET_VRING_ADDR`);
+      }
+      const features = this.features;
+      this.#ring = new SplitRing(this.#context.memory, this.#size, this.#resolve(this.#address), {
+        eventIdx: has(features, ringFeatures.EVENT_IDX),
+        indirect: has(features, ringFeatures.INDIRECT_DESC),
+        base: this.#base,
+      });
+    }
+    this.#running = true;
+    this.#listen();
+    if (this.#call >= 0) signal(this.#call);
+    this.#context.reactor.wake(this);
+  }
+
+  #deactivate(): void {
+    if (!this.#running) return;
+    this.#running = false;
+    this.#unlisten();
+    this.#context.reactor.rest(this);
+  }
+
+  #listen(): void {
+    const { reactor } = this.#context;
+    if (this.#kick < 0) {
+      this.#pollTimer = setInterval(() => reactor.wake(this), POLL_INTERVAL);
+      return;
+    }
+    reactor.watch(this.#kick, () => {
+      if (consume(this.#kick) === "gone") this.#dropKick();
+      reactor.wake(this);
+    });
+  }
+
+  #unlisten(): void {
+    if (this.#kick >= 0) this.#context.reactor.unwatch(this.#kick);
+    clearInterval(this.#pollTimer);
+    this.#pollTimer = undefined;
+  }
+
+  #dropKick(): void {
+    this.#unlisten();
+    if (this.#kick >= 0) close(this.#kick);
+    this.#kick = -1;
+  }
+
+  /** The memory table has changed. A ring whose parts are gone is broken. */
+  memoryChanged(): void {
+    if (this.#ring === undefined || this.#address === undefined) return;
+    try {
+      this.#ring.bind(this.#resolve(this.#address));
+    } catch (error) {
+      this.#break(error);
+    }
+  }
+
+  /** Takes and handles requests. Returns whether there were any. */
+  look(): boolean {
+    const ring = this.#ring;
+    if (ring === undefined || !this.#running || !ring.available()) return false;
+    if (!this.live) {
+      this.live = true;
+      this.#context.onLive();
+    }
+    ring.suppress();
+    try {
+      for (let n = 0; n < BATCH; n++) {
+        const chain = ring.pop();
+        if (chain === null) break;
+        this.#handle(ring, chain);
+      }
+    } catch (error) {
+      this.#break(error);
+    }
+    this.#publish(ring);
+    return true;
+  }
+
+  /** Asks for kicks. Returns true when something came in meanwhile. */
+  idle(): boolean {
+    return this.#running && this.#ring !== undefined && this.#ring.arm();
+  }
+
+  #handle(ring: Ring, chain: Chain): void {
+    let result: unknown;
+    try {
+      result = this.#handler(chain, this);
+    } catch (error) {
+      this.#context.onRequestError(this, error);
+    }
+    if (result instanceof Promise) this.#completeLater(ring, chain, result);
+    else ring.push(chain);
+  }
+
+  #completeLater(ring: Ring, chain: Chain, pending: Promise<unknown>): void {
+    chain.pin();
+    pending.catch((error) => this.#context.onRequestError(this, error)).then(() => {
+      chain.unpin();
+      if (ring !== this.#ring) return;
+      ring.push(chain);
+      if (this.#flushing) return;
+      // Several requests may complete in one turn of the event loop; tell the driver once.
+      this.#flushing = true;
+      queueMicrotask(() => {
+        this.#flushing = false;
+        if (ring !== this.#ring) return;
+        this.#publish(ring);
+        this.#stopped();
+      });
+    });
+  }
+
+  #publish(ring: Ring): void {
+    if (ring.publish() && this.#call >= 0) signal(this.#call);
+  }
+
+  #break(error: unknown): void {
+    this.#broken = true;
+    this.#deactivate();
+    if (this.#error >= 0) signal(this.#error);
+    this.#context.onBroken(this, error);
+  }
+
+  /**
+   * GET_VRING_BASE: takes nothing new, waits for what is in flight, closes the kick descriptor.
+   *
+   * @returns the position to go on from
+   */
+  stop(): number | Promise<number> {
+    this.#deactivate();
+    this.#dropKick();
+    if (this.#ring === undefined || this.#ring.inFlight === 0) return this.#finish();
+    return new Promise((resolve) => this.#stopping = () => resolve(this.#finish()));
+  }
+
+  #stopped(): void {
+    if (this.#stopping === undefined || this.#ring === undefined || this.#ring.inFlight > 0) return;
+    const finish = this.#stopping;
+    this.#stopping = undefined;
+    finish();
+  }
+
+  #finish(): number {
+    const base = this.#ring?.base ?? this.#base;
+    this.#base = base;
+    this.#ring = undefined;
+    this.#started = false;
+    this.#broken = false;
+    this.live = false;
+    return base;
+  }
+
+  /** Forgets size, addresses and position, after {@link stop}. The call and error descriptors stay. */
+  reset(): void {
+    this.#size = 0;
+    this.#address = undefined;
+    this.#base = 0;
+    this.#enabled = false;
+  }
+
+  /** The session is over: lets go of everything without touching guest memory again. */
+  close(): void {
+    this.#deactivate();
+    this.#dropKick();
+    this.#ring = undefined;
+    this.setCall(-1);
+    this.setError(-1);
+  }
+}

@@ -1,0 +1,21 @@
+/**
+ * A disk for virtual machines, over any storage.
+ *
+ * @example A disk in memory
+ * ```ts
+ * import { BlkDevice, MemoryStorage } from "@vhost/user/devices/blk";
+ *
+ * const disk = new BlkDevice({ storage: new MemoryStorage(64 * 2 ** 20), id: "scratch" });
+ * disk.close();
+ * ```
+ *
+ * @module
+ */
+
+export * from "./disk.ts";
+export * from "./file_storage.ts";
+export * from "./layout.ts";
+export * from "./memory_storage.ts";
+export * from "./null_storage.ts";
+export * from "./storage.ts";
+export * from "./uri.ts";

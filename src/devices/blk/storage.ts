@@ -1,0 +1,49 @@
+/**
+ * Where a disk's bytes are.
+ *
+ * @module
+ */
+
+import type { Span } from "../../memory/span.ts";
+
+/**
+ * The bytes behind a disk. Each function is either synchronous or returns a promise; the disk serves several requests at
+ * once while promises are pending. Positions and lengths are bytes, multiples of 512 within {@link size}. A function that
+ * throws, or a promise that rejects, gives the guest an I/O error.
+ *
+ * @example A disk of zeros that counts reads
+ * ```ts
+ * import type { Storage } from "@vhost/user/devices/blk";
+ *
+ * let reads = 0;
+ * export const zeros: Storage = {
+ *   size: 1 << 30,
+ *   readOnly: true,
+ *   read(data) {
+ *     reads++;
+ *     data.clear();
+ *   },
+ *   write() {},
+ *   flush() {},
+ *   close() {},
+ * };
+ * ```
+ */
+export interface Storage {
+  /** Bytes. May change; tell the disk by `resized()`. */
+  readonly size: number;
+  /** Whether nothing may be written. */
+  readonly readOnly: boolean;
+  /** Reads: fills all of `data` from `position`. */
+  read(data: Span, position: number): void | Promise<void>;
+  /** Writes all of `data` to `position`. */
+  write(data: Span, position: number): void | Promise<void>;
+  /** Makes everything durable that was written before. */
+  flush(): void | Promise<void>;
+  /** The guest does not need these bytes any more; they may read as anything. Absent when it would have no use. */
+  discard?(position: number, length: number): void | Promise<void>;
+  /** Sets bytes to zero; with `mayUnmap` the room may be given back. Absent: the guest writes zeros itself. */
+  writeZeroes?(position: number, length: number, mayUnmap: boolean): void | Promise<void>;
+  /** Lets go of what it holds. */
+  close(): void;
+}

@@ -1,0 +1,170 @@
+/**
+ * The memory of a guest: regions, and what an address means.
+ *
+ * @module
+ */
+
+import { MemoryError, Region, type RegionPlace } from "./region.ts";
+import type { Segments } from "./segments.ts";
+
+function overlap(a: number, b: number, sizeA: number, sizeB: number): boolean {
+  return a < b + sizeB && b < a + sizeA;
+}
+
+function checkDisjoint(places: readonly RegionPlace[]): void {
+  places.forEach((a, i) => {
+    for (const b of places.slice(0, i)) {
+      for (const space of ["guestAddress", "userAddress"] as const) {
+        if (overlap(a[space], b[space], a.size, b.size)) {
+          throw new MemoryError(
+            `regions overlap in ${space === "guestAddress" ? "guest" : "user"} addresses: ` +
+              `0x${a[space].toString(16)}+0x${a.size.toString(16)} and ` +
+              `0x${b[space].toString(16)}+0x${b.size.toString(16)}`,
+          );
+        }
+      }
+    }
+  });
+}
+
+/** A region with the file that it lies in. */
+export interface RegionSource extends RegionPlace {
+  /** The file; stays the caller's. */
+  readonly fd: number;
+}
+
+/**
+ * The regions that a front-end shares. They may be replaced while rings run: what is unchanged stays mapped where it is,
+ * what goes away stays until the last request that uses it has completed.
+ */
+export class GuestMemory {
+  /** The most regions that {@link add} accepts. */
+  readonly maxRegions: number;
+  #regions: readonly Region[] = [];
+  #last: Region | undefined;
+
+  /** Memory without regions. */
+  constructor(maxRegions = 509) {
+    this.maxRegions = maxRegions;
+  }
+
+  /** The regions, in no order that matters. */
+  get regions(): readonly Region[] {
+    return this.#regions;
+  }
+
+  /**
+   * Replaces the whole table: builds the new one completely, then swaps.
+   *
+   * @returns whether anything has changed
+   * @throws {MemoryError} for regions that overlap or exceed their file; the old table stays
+   * @throws {OsError} when a region cannot be mapped; the old table stays
+   */
+  replace(sources: readonly RegionSource[]): boolean {
+    checkDisjoint(sources);
+    const kept = new Set<Region>();
+    const fresh: Region[] = [];
+    try {
+      for (const source of sources) {
+        const same = this.#regions.find((region) => !kept.has(region) && region.equals(source, source.fd));
+        if (same === undefined) fresh.push(new Region(source, source.fd));
+        else kept.add(same);
+      }
+    } catch (error) {
+      for (const region of fresh) region.retire();
+      throw error;
+    }
+    const gone = this.#regions.filter((region) => !kept.has(region));
+    if (gone.length === 0 && fresh.length === 0) return false;
+    this.#set([...kept, ...fresh]);
+    for (const region of gone) region.retire();
+    return true;
+  }
+
+  /**
+   * Adds a region.
+   *
+   * @throws {MemoryError} when it overlaps another, exceeds its file, or is one too many
+   * @throws {OsError} when it cannot be mapped
+   */
+  add(source: RegionSource): void {
+    if (this.#regions.length >= this.maxRegions) {
+      throw new MemoryError(`at most ${this.maxRegions} regions`);
+    }
+    checkDisjoint([...this.#regions, source]);
+    this.#set([...this.#regions, new Region(source, source.fd)]);
+  }
+
+  /**
+   * Takes a region away. It is named by its addresses and size; the offset in the file does not count.
+   *
+   * @throws {MemoryError} when there is none like it
+   */
+  remove(place: RegionPlace): void {
+    const found = this.#regions.find((region) =>
+      region.guestAddress === place.guestAddress && region.userAddress === place.userAddress &&
+      region.size === place.size
+    );
+    if (found === undefined) {
+      throw new MemoryError(
+        `no region with guest address 0x${place.guestAddress.toString(16)}, ` +
+          `user address 0x${place.userAddress.toString(16)} and ${place.size} bytes`,
+      );
+    }
+    this.#set(this.#regions.filter((region) => region !== found));
+    found.retire();
+  }
+
+  /** Takes all regions away. */
+  clear(): void {
+    const gone = this.#regions;
+    this.#set([]);
+    for (const region of gone) region.retire();
+  }
+
+  #set(regions: readonly Region[]): void {
+    this.#regions = regions;
+    this.#last = undefined;
+  }
+
+  /** The region that holds a guest address, or `undefined`. */
+  find(address: number): Region | undefined {
+    const last = this.#last;
+    if (last !== undefined && address >= last.guestAddress && address < last.guestAddress + last.size) {
+      return last;
+    }
+    for (const region of this.#regions) {
+      if (address >= region.guestAddress && address < region.guestAddress + region.size) {
+        return this.#last = region;
+      }
+    }
+    return undefined;
+  }
+
+  /** The region that holds a range of the front-end's addresses, or `undefined`. */
+  findUser(address: number, length: number): Region | undefined {
+    return this.#regions.find((region) =>
+      address >= region.userAddress && address + length <= region.userAddress + region.size
+    );
+  }
+
+  /**
+   * Adds a guest range to a list, split where it crosses from one region into the next.
+   *
+   * @returns false when part of it is not in any region; the list may then hold the part before
+   */
+  append(segments: Segments, address: number, length: number): boolean {
+    let at = address;
+    let left = length;
+    while (left > 0) {
+      const region = this.find(at);
+      if (region === undefined) return false;
+      const offset = at - region.guestAddress;
+      const size = Math.min(left, region.size - offset);
+      segments.push(region, offset, size);
+      at += size;
+      left -= size;
+    }
+    return true;
+  }
+}

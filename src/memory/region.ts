@@ -1,0 +1,114 @@
+/**
+ * A piece of guest memory, mapped.
+ *
+ * @module
+ */
+
+import { fileStatus } from "../../ffi/fd.ts";
+import { Mapping } from "../../ffi/mapping.ts";
+
+/** Where a piece of guest memory is, for guest, front-end and file. All numbers are below 2^53. */
+export interface RegionPlace {
+  /** Guest physical address of the first byte. */
+  readonly guestAddress: number;
+  /** Bytes. */
+  readonly size: number;
+  /** Address of the first byte in the front-end. */
+  readonly userAddress: number;
+  /** Offset of the first byte in the file. */
+  readonly mmapOffset: number;
+}
+
+/** Something about guest memory that a front-end got wrong. */
+export class MemoryError extends Error {
+  /** The error's class name. */
+  override readonly name = "MemoryError";
+}
+
+function show({ guestAddress, size }: RegionPlace): string {
+  return `0x${guestAddress.toString(16)}+0x${size.toString(16)}`;
+}
+
+/** A mapped piece of guest memory. */
+export class Region implements RegionPlace {
+  /** Guest physical address of the first byte. */
+  readonly guestAddress: number;
+  /** Bytes. */
+  readonly size: number;
+  /** Address of the first byte in the front-end. */
+  readonly userAddress: number;
+  /** Offset of the first byte in the file. */
+  readonly mmapOffset: number;
+  /** Address of the first byte in this process. */
+  readonly hostAddress: number;
+  /** Offset of the first byte in {@link buffer}. */
+  readonly bufferOffset: number;
+  /** The memory as bytes, starting with the first byte of the region. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The memory for reading and writing fields, starting with the first byte of the region. */
+  readonly view: DataView<ArrayBuffer>;
+  readonly #mapping: Mapping;
+  readonly #file: string;
+  #pins = 0;
+  #retired = false;
+
+  /**
+   * Maps a region. The descriptor may be closed afterwards.
+   *
+   * @throws {MemoryError} when the file is shorter than the region says
+   * @throws {OsError} when it cannot be mapped
+   */
+  constructor(place: RegionPlace, fd: number) {
+    this.guestAddress = place.guestAddress;
+    this.size = place.size;
+    this.userAddress = place.userAddress;
+    this.mmapOffset = place.mmapOffset;
+    const status = fileStatus(fd);
+    if (status.kind === "file" && place.mmapOffset + place.size > status.size) {
+      throw new MemoryError(
+        `region ${show(place)} ends at byte ${place.mmapOffset + place.size} of its file, ` +
+          `which has ${status.size}; touching the rest would end the process`,
+      );
+    }
+    this.#file = `${status.device}:${status.inode}`;
+    // The block size of a hugetlbfs file is its page size, and mappings must keep to it.
+    const page = Math.max(4096, status.blockSize);
+    const start = Math.floor(place.mmapOffset / page) * page;
+    const end = Math.ceil((place.mmapOffset + place.size) / page) * page;
+    this.#mapping = new Mapping(fd, end - start, start);
+    this.bufferOffset = place.mmapOffset - start;
+    this.hostAddress = Number(this.#mapping.address) + this.bufferOffset;
+    this.bytes = new Uint8Array(this.#mapping.buffer, this.bufferOffset, this.size);
+    this.view = new DataView(this.#mapping.buffer, this.bufferOffset, this.size);
+  }
+
+  /** The memory; byte {@link bufferOffset} of it is the first of the region. */
+  get buffer(): ArrayBuffer {
+    return this.#mapping.buffer;
+  }
+
+  /** Whether this is the same memory at the same place. */
+  equals(place: RegionPlace, fd: number): boolean {
+    const status = fileStatus(fd);
+    return place.guestAddress === this.guestAddress && place.size === this.size &&
+      place.userAddress === this.userAddress && place.mmapOffset === this.mmapOffset &&
+      this.#file === `${status.device}:${status.inode}`;
+  }
+
+  /** Keeps the memory mapped for a request that uses it, until {@link unpin}. */
+  pin(): void {
+    this.#pins++;
+  }
+
+  /** Ends {@link pin}. */
+  unpin(): void {
+    this.#pins--;
+    if (this.#retired && this.#pins === 0) this.#mapping.unmap();
+  }
+
+  /** Unmaps as soon as no request uses it any more. */
+  retire(): void {
+    this.#retired = true;
+    if (this.#pins === 0) this.#mapping.unmap();
+  }
+}

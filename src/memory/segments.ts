@@ -1,0 +1,215 @@
+/**
+ * Bytes that lie in several pieces of guest memory.
+ *
+ * @module
+ */
+
+import type { Iovec } from "../../ffi/iovec.ts";
+import type { Region } from "./region.ts";
+
+const TWO_32 = 0x1_0000_0000;
+/** Pieces for which a list keeps room between requests: more than any driver uses, few enough for every ring slot. */
+const ROOM_KEPT = 512;
+
+/**
+ * A list of pieces of guest memory, read and written as if they were one. Made once per ring slot and filled anew for
+ * each request, so nothing is allocated in steady state.
+ *
+ * Whoever reads a value twice may see two values: the guest can change its memory at any time. Read once into a
+ * variable, check that, use that.
+ */
+export class Segments {
+  /** Pieces. */
+  count = 0;
+  /** Sum of the pieces, bytes. */
+  byteLength = 0;
+  readonly #regions: Region[] = [];
+  readonly #offsets: number[] = [];
+  readonly #lengths: number[] = [];
+
+  /** Empties the list. Room that only an unusually long request needed is given back. */
+  clear(): void {
+    this.count = 0;
+    this.byteLength = 0;
+    if (this.#regions.length > ROOM_KEPT) {
+      this.#regions.length = this.#offsets.length = this.#lengths.length = 0;
+    }
+  }
+
+  /** Adds a piece: `length` bytes from `offset` of a region, which the caller has checked to lie within. */
+  push(region: Region, offset: number, length: number): void {
+    const at = this.count++;
+    this.#regions[at] = region;
+    this.#offsets[at] = offset;
+    this.#lengths[at] = length;
+    this.byteLength += length;
+  }
+
+  /** Keeps the memory mapped until {@link unpin}. */
+  pin(): void {
+    for (let i = 0; i < this.count; i++) this.#regions[i].pin();
+  }
+
+  /** Ends {@link pin}. */
+  unpin(): void {
+    for (let i = 0; i < this.count; i++) this.#regions[i].unpin();
+  }
+
+  /** The piece in which a byte lies, and its place in the region; -1 past the end. Sets {@link #at}. */
+  #find(position: number): number {
+    let at = position;
+    for (let i = 0; i < this.count; i++) {
+      if (at < this.#lengths[i]) {
+        this.#at = at;
+        return i;
+      }
+      at -= this.#lengths[i];
+    }
+    return -1;
+  }
+  #at = 0;
+
+  #check(position: number, length: number): void {
+    if (position < 0 || position + length > this.byteLength) {
+      throw new RangeError(`bytes ${position} to ${position + length} of ${this.byteLength}`);
+    }
+  }
+
+  /**
+   * The byte at a position.
+   *
+   * @throws {RangeError} past the end
+   */
+  getUint8(position: number): number {
+    this.#check(position, 1);
+    const i = this.#find(position);
+    return this.#regions[i].view.getUint8(this.#offsets[i] + this.#at);
+  }
+
+  /**
+   * Sets the byte at a position.
+   *
+   * @throws {RangeError} past the end
+   */
+  setUint8(position: number, value: number): void {
+    this.#check(position, 1);
+    const i = this.#find(position);
+    this.#regions[i].view.setUint8(this.#offsets[i] + this.#at, value);
+  }
+
+  /**
+   * Two bytes, little-endian.
+   *
+   * @throws {RangeError} past the end
+   */
+  getUint16(position: number): number {
+    if (this.count > 0 && position + 2 <= this.#lengths[0] && position >= 0) {
+      return this.#regions[0].view.getUint16(this.#offsets[0] + position, true);
+    }
+    return this.getUint8(position) | this.getUint8(position + 1) << 8;
+  }
+
+  /**
+   * Four bytes, little-endian.
+   *
+   * @throws {RangeError} past the end
+   */
+  getUint32(position: number): number {
+    if (this.count > 0 && position + 4 <= this.#lengths[0] && position >= 0) {
+      return this.#regions[0].view.getUint32(this.#offsets[0] + position, true);
+    }
+    return this.getUint16(position) + this.getUint16(position + 2) * 0x1_0000;
+  }
+
+  /**
+   * Eight bytes, little-endian, as a plain number: above 2^53 it is rounded, and so still larger than any size that this
+   * machine can have.
+   *
+   * @throws {RangeError} past the end
+   */
+  getUint64(position: number): number {
+    return this.getUint32(position) + this.getUint32(position + 4) * TWO_32;
+  }
+
+  /**
+   * Copies bytes out of guest memory.
+   *
+   * @param target is filled
+   * @param position of the first byte to copy
+   * @returns bytes copied: fewer than `target` holds when the list ends before
+   */
+  copyTo(target: Uint8Array, position = 0): number {
+    let done = 0;
+    for (let i = this.#find(position); i >= 0 && i < this.count && done < target.length; i++) {
+      const from = this.#offsets[i] + this.#at;
+      const length = Math.min(this.#lengths[i] - this.#at, target.length - done);
+      target.set(this.#regions[i].bytes.subarray(from, from + length), done);
+      done += length;
+      this.#at = 0;
+    }
+    return done;
+  }
+
+  /**
+   * Copies bytes into guest memory.
+   *
+   * @param position of the first byte to write
+   * @returns bytes copied: fewer than `source` holds when the list ends before
+   */
+  copyFrom(source: Uint8Array, position = 0): number {
+    let done = 0;
+    for (let i = this.#find(position); i >= 0 && i < this.count && done < source.length; i++) {
+      const length = Math.min(this.#lengths[i] - this.#at, source.length - done);
+      const piece = length === source.length ? source : source.subarray(done, done + length);
+      this.#regions[i].bytes.set(piece, this.#offsets[i] + this.#at);
+      done += length;
+      this.#at = 0;
+    }
+    return done;
+  }
+
+  /**
+   * Views of the guest memory itself, in order, each of one piece or part of one. They go stale (length 0) when the
+   * front-end takes the memory away.
+   *
+   * @param position of the first byte
+   * @param length bytes in all
+   */
+  *views(position = 0, length: number = this.byteLength - position): Generator<Uint8Array<ArrayBuffer>> {
+    let left = length;
+    let at = 0;
+    let i = this.#find(position);
+    if (i >= 0) at = this.#at;
+    for (; i >= 0 && i < this.count && left > 0; i++) {
+      const size = Math.min(this.#lengths[i] - at, left);
+      const from = this.#offsets[i] + at;
+      yield this.#regions[i].bytes.subarray(from, from + size);
+      left -= size;
+      at = 0;
+    }
+  }
+
+  /** Sets bytes to zero. */
+  clearBytes(position: number, length: number): void {
+    for (const view of this.views(position, length)) view.fill(0);
+  }
+
+  /**
+   * Puts bytes into an iovec, by address.
+   *
+   * @param position of the first byte
+   * @param length bytes in all
+   * @returns bytes put: fewer than asked when the iovec is full
+   */
+  toIovec(iovec: Iovec, position: number, length: number): number {
+    let done = 0;
+    for (let i = this.#find(position); i >= 0 && i < this.count && done < length; i++) {
+      if (iovec.full) break;
+      const size = Math.min(this.#lengths[i] - this.#at, length - done);
+      iovec.push(this.#regions[i].hostAddress + this.#offsets[i] + this.#at, size);
+      done += size;
+      this.#at = 0;
+    }
+    return done;
+  }
+}

@@ -1,0 +1,211 @@
+/**
+ * Answering requests by the message table.
+ *
+ * @module
+ */
+
+import { DescriptorBag } from "../../ffi/fd.ts";
+import type { Reactor } from "../../ffi/reactor.ts";
+import type { Codec } from "../protocol/codec.ts";
+import { FieldError, ProtocolError } from "../protocol/error.ts";
+import { HeaderFlag } from "../protocol/header.ts";
+import type { MessageRow, MessageTable, PayloadOf, ReplyOf } from "../protocol/messages.ts";
+import { codecOf, payloads } from "../protocol/payloads.ts";
+import { Connection, type Message } from "./connection.ts";
+
+/** An answer with descriptors, or one whose payload is left out because the request failed. */
+export class Reply<T> {
+  /** The value, or `undefined` to answer without a payload. */
+  readonly value: T | undefined;
+  /** Copies go to the peer. */
+  readonly fds: DescriptorBag;
+  /** Whether the descriptors are closed once they are sent. */
+  readonly closeFds: boolean;
+
+  /** An answer; `undefined` as value leaves the payload out. */
+  constructor(value: T | undefined, fds: readonly number[] = [], closeFds = false) {
+    this.value = value;
+    this.fds = new DescriptorBag(fds);
+    this.closeFds = closeFds;
+  }
+}
+
+/** What handles a message: the answer, or nothing where the answer is an acknowledgement. */
+export type Handler<R extends MessageRow> = (
+  payload: PayloadOf<R>,
+  fds: DescriptorBag,
+) => ReplyOf<R> | Reply<ReplyOf<R>> | Promise<ReplyOf<R> | Reply<ReplyOf<R>>>;
+
+/** A handler for each message that is understood. */
+export type Handlers<T extends MessageTable> = { readonly [K in keyof T]?: Handler<T[K]> };
+
+/** What the responder asks of its owner. */
+export interface ResponderOptions {
+  /** Whether REPLY_ACK was negotiated. */
+  replyAck(): boolean;
+  /** Why a message may not be sent now, such as a feature that was not negotiated; `undefined` when it may. */
+  refuse(row: MessageRow): string | undefined;
+  /** A request failed; the session goes on, the peer was told. */
+  onFailure(error: unknown): void;
+  /** The connection is over, with the reason unless the peer just left. Called once. */
+  onEnd(error: unknown): void;
+}
+
+/**
+ * Serves one direction of a connection: reads requests, calls handlers, answers in order.
+ *
+ * A request that fails is answered as failed when the sender asked for an acknowledgement; otherwise there is no way to
+ * tell it, and the connection ends. While a handler's promise is pending no further message is read.
+ */
+export class Responder<T extends MessageTable> {
+  /** The connection, owned. */
+  readonly connection: Connection;
+  readonly #table: T;
+  readonly #handlers: Handlers<T>;
+  readonly #options: ResponderOptions;
+  readonly #reactor: Reactor;
+  #ended = false;
+
+  /** Starts reading. */
+  constructor(
+    connection: Connection,
+    table: T,
+    handlers: Handlers<T>,
+    reactor: Reactor,
+    options: ResponderOptions,
+  ) {
+    this.connection = connection;
+    this.#table = table;
+    this.#handlers = handlers;
+    this.#reactor = reactor;
+    this.#options = options;
+    reactor.watch(connection.fd, () => this.#pump());
+  }
+
+  /** Ends the connection. */
+  end(error?: unknown): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#reactor.unwatch(this.connection.fd);
+    this.connection.close();
+    this.#options.onEnd(error);
+  }
+
+  #pump(): void {
+    try {
+      while (!this.#ended) {
+        const message = this.connection.receive();
+        if (message === null) return;
+        if (message === "end") return this.end();
+        const pending = this.#handle(message);
+        if (pending !== undefined) {
+          this.#reactor.pause(this.connection.fd);
+          pending.then(() => this.#reactor.resume(this.connection.fd), (error) => this.end(error));
+          return;
+        }
+      }
+    } catch (error) {
+      this.end(error);
+    }
+  }
+
+  /** Handles a message at once, or returns a promise of having done so. */
+  #handle(message: Message): Promise<void> | undefined {
+    const row = this.#table[message.name];
+    let result: unknown;
+    try {
+      const payload = this.#check(message, row);
+      const handler = this.#handlers[message.name as keyof T];
+      if (handler === undefined) throw new ProtocolError(message.name, "not supported by this back-end");
+      result = handler(payload as never, message.fds);
+    } catch (error) {
+      message.fds.close();
+      this.#fail(message, row, error);
+      return undefined;
+    }
+    if (result instanceof Promise) {
+      return result.then(
+        (value) => this.#answer(message, row, value),
+        (error) => this.#fail(message, row, error),
+      ).finally(() => message.fds.close());
+    }
+    message.fds.close();
+    this.#answer(message, row, result);
+    return undefined;
+  }
+
+  /** What of a message can be checked by its row alone. */
+  #check(message: Message, row: MessageRow | undefined): unknown {
+    const { name, header, payload, fds } = message;
+    if (Connection.isReply(header)) {
+      throw new ProtocolError(name, "a reply came where a request was expected");
+    }
+    if (row === undefined) throw new ProtocolError(name, `no such message (${header.request})`);
+    const refusal = this.#options.refuse(row);
+    if (refusal !== undefined) throw new ProtocolError(name, refusal);
+    const [fewest, most] = row.fds ?? [0, 0];
+    if (fds.length < fewest || fds.length > most) {
+      const expected = fewest === most ? `${fewest}` : `${fewest} to ${most}`;
+      throw new ProtocolError(name, `descriptors: expected ${expected}, got ${fds.length}`);
+    }
+    return decode(name, codecOf(row.payload), payload);
+  }
+
+  #answer(message: Message, row: MessageRow, result: unknown): void {
+    const reply = result instanceof Reply ? result : new Reply(result);
+    try {
+      if (row.reply === "ack" || row.reply === "always ack") {
+        this.#acknowledge(message, row, 0n, reply.fds);
+      } else {
+        const codec = codecOf(row.reply);
+        const payload = result instanceof Reply && reply.value === undefined
+          ? new Uint8Array(0)
+          : codec.encode(reply.value);
+        this.connection.send(row.id, HeaderFlag.REPLY, payload, reply.fds);
+      }
+    } finally {
+      if (reply.closeFds) reply.fds.close();
+    }
+  }
+
+  #fail(message: Message, row: MessageRow | undefined, cause: unknown): void {
+    const error = cause instanceof FieldError ? new ProtocolError(message.name, cause.message) : cause;
+    const asked = (message.header.flags & HeaderFlag.NEED_REPLY) !== 0 && this.#options.replyAck();
+    const acknowledged = row === undefined || row.reply === "ack";
+    if (Connection.isReply(message.header)) throw error;
+    if (!(row?.reply === "always ack" || (acknowledged && asked))) throw error;
+    this.#options.onFailure(error);
+    this.connection.send(
+      message.header.request,
+      HeaderFlag.REPLY,
+      payloads.u64.encode(1n),
+      new DescriptorBag(),
+    );
+  }
+
+  #acknowledge(message: Message, row: MessageRow, value: bigint, fds: DescriptorBag): void {
+    const asked = (message.header.flags & HeaderFlag.NEED_REPLY) !== 0 && this.#options.replyAck();
+    if (!asked && row.reply !== "always ack") return;
+    this.connection.send(row.id, HeaderFlag.REPLY, payloads.u64.encode(value), fds);
+  }
+}
+
+/**
+ * A payload by its codec, with the message's name in the error.
+ *
+ * @throws {ProtocolError}
+ */
+export function decode<T>(name: string, codec: Codec<T>, payload: Uint8Array): T {
+  if (payload.length < codec.minimum || payload.length > codec.maximum) {
+    const expected = codec.minimum === codec.maximum
+      ? `${codec.minimum}`
+      : `${codec.minimum} to ${codec.maximum}`;
+    throw new ProtocolError(name, `payload: expected ${expected} bytes, got ${payload.length}`);
+  }
+  try {
+    return codec.decode(payload);
+  } catch (error) {
+    if (error instanceof FieldError) throw new ProtocolError(name, error.message);
+    throw error;
+  }
+}

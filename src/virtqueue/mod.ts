@@ -1,0 +1,26 @@
+/**
+ * Rings and requests: what a device handles, and the split ring by itself for those who build on it.
+ *
+ * @example A structure read from a request
+ * ```ts
+ * import { type Chain, Struct, u16, u32 } from "@vhost/user/virtqueue";
+ *
+ * const request = new Struct<{ type: number; line: number; value: number }>({ type: u16, line: u16, value: u32 });
+ * export function handle(chain: Chain) {
+ *   const { type } = chain.readStruct(request);
+ *   chain.write(new Uint8Array([type === 4 ? 0 : 1]));
+ * }
+ * ```
+ *
+ * @module
+ */
+
+export * from "./chain.ts";
+export * from "./ring.ts";
+export * from "./split_layout.ts";
+export * from "./split_ring.ts";
+export { GuestMemory, type RegionSource } from "../memory/guest_memory.ts";
+export { MemoryError, Region, type RegionPlace } from "../memory/region.ts";
+export { Span } from "../memory/span.ts";
+export { Segments } from "../memory/segments.ts";
+export * from "../protocol/struct.ts";
