@@ -66,24 +66,40 @@ export function errno(): number {
 }
 
 /**
- * Starts a thread that runs a module and hands it one message.
- *
- * @param url of the module; from a local folder Deno also asks for `--allow-read` of it
- * @param message structured-cloned; a `SharedArrayBuffer` in it is shared
+ * The thread in which a reactor sleeps. Its text is sent to the thread as it stands here: a thread of a module would need
+ * `--allow-read` of that module, and a place in every bundle. So it uses nothing from outside.
  */
-export function startWorker(url: URL, message: unknown): void {
-  const worker = new Worker(url, { type: "module" });
-  worker.postMessage(message);
-}
-
-/** In a worker: the message of {@link startWorker}; once `run` returns, the thread ends. */
-export function workerMain<T>(run: (message: T) => void): void {
+function sleep(): void {
   const scope = globalThis as unknown as {
-    onmessage: (event: MessageEvent<T>) => void;
+    onmessage: (event: MessageEvent<{ set: number; cell: SharedArrayBuffer }>) => void;
     close(): void;
   };
-  scope.onmessage = (event) => {
-    run(event.data);
+  scope.onmessage = ({ data: { set, cell } }) => {
+    const { symbols: { epoll_wait } } = Deno.dlopen("libc.so.6", {
+      epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
+    });
+    const events = new Uint8Array(64);
+    const cells = new Int32Array(cell);
+    while (Atomics.load(cells, 1) === 0) {
+      epoll_wait(set, events, 1, -1);
+      Atomics.add(cells, 0, 1);
+      Atomics.notify(cells, 0);
+    }
+    Atomics.store(cells, 2, 1);
+    Atomics.notify(cells, 2);
     scope.close();
   };
+}
+
+/**
+ * Starts a thread that sleeps in the kernel and counts the times that it woke.
+ *
+ * @param set an epoll set; it must stay open until the thread has ended
+ * @param cell three 32-bit cells: wake-ups, counted and notified; whether to end, to be set before `set` becomes ready;
+ * whether it has ended, notified
+ */
+export function startSleeper(set: number, cell: SharedArrayBuffer): void {
+  const url = URL.createObjectURL(new Blob([`(${sleep})()`], { type: "application/javascript" }));
+  new Worker(url, { type: "module" }).postMessage({ set, cell });
+  URL.revokeObjectURL(url);
 }

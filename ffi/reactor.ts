@@ -5,11 +5,10 @@
  */
 
 import { setImmediate } from "node:timers";
-import { startWorker } from "./deno.ts";
-import { Epoll } from "./epoll.ts";
+import { startSleeper } from "./deno.ts";
+import { Epoll, EpollEvent } from "./epoll.ts";
 import { eventfd, signal } from "./eventfd.ts";
 import { close } from "./fd.ts";
-import type { SleeperMessage } from "./sleeper.ts";
 
 /**
  * Work that announces itself in shared memory, where looking costs nanoseconds and being told costs tens of
@@ -61,7 +60,6 @@ export class Reactor {
   #probeAfter = 0;
   #running = false;
   #cell: Int32Array | undefined;
-  #stop = -1;
 
   /**
    * Calls back whenever the descriptor is readable (or its peer has gone), until {@link unwatch}. Keeps the process
@@ -72,10 +70,14 @@ export class Reactor {
   watch(fd: number, callback: () => void): void {
     this.#epoll.add(fd);
     this.#callbacks.set(fd, callback);
-    if (!this.#running) {
-      this.#running = true;
-      void this.#run();
-    }
+    this.#start();
+  }
+
+  /** Starts the loop, unless it runs or there is nothing to wait for. */
+  #start(): void {
+    if (this.#running || this.#callbacks.size === 0) return;
+    this.#running = true;
+    void this.#run();
   }
 
   /** Stops calling back for a while, for a descriptor whose readiness cannot be taken yet. */
@@ -115,34 +117,33 @@ export class Reactor {
   }
 
   async #run(): Promise<void> {
-    const shared = new SharedArrayBuffer(8);
+    const shared = new SharedArrayBuffer(12);
     const cell = this.#cell = new Int32Array(shared);
-    this.#stop = eventfd();
-    const message: SleeperMessage = { watched: this.#epoll.fd, stop: this.#stop, cell: shared };
-    startWorker(new URL("./sleeper.ts", import.meta.url), message);
-    try {
-      while (this.#callbacks.size > 0) {
-        const seen = Atomics.load(cell, 0);
-        if (this.#turn()) {
-          await new Promise<void>((resolve) => setImmediate(resolve));
-        } else {
-          const wait = Atomics.waitAsync(cell, 0, seen);
-          if (wait.async) await wait.value;
-        }
-      }
-    } finally {
-      signal(this.#stop);
-      const wait = Atomics.waitAsync(cell, 1, 0);
-      if (wait.async) await wait.value;
-      close(this.#stop);
-      this.#cell = undefined;
-      this.#running = false;
-      // Something may have been watched while the thread was ending.
-      if (this.#callbacks.size > 0) {
-        this.#running = true;
-        void this.#run();
+    const stop = eventfd();
+    // Edge-triggered: one wake-up for each change of the inner set. Nothing need be armed again, and what is not
+    // handled yet does not make the sleeping thread spin.
+    const outer = new Epoll();
+    outer.add(this.#epoll.fd, EpollEvent.IN | EpollEvent.EDGE);
+    outer.add(stop);
+    startSleeper(outer.fd, shared);
+    while (this.#callbacks.size > 0) {
+      const seen = Atomics.load(cell, 0);
+      if (this.#turn()) {
+        await new Promise<void>((resolve) => setImmediate(resolve));
+      } else {
+        const wait = Atomics.waitAsync(cell, 0, seen);
+        if (wait.async) await wait.value;
       }
     }
+    Atomics.store(cell, 1, 1);
+    signal(stop);
+    const ended = Atomics.waitAsync(cell, 2, 0);
+    if (ended.async) await ended.value;
+    outer.close();
+    close(stop);
+    this.#cell = undefined;
+    this.#running = false;
+    this.#start();
   }
 
   /** Handles what is ready, looks a while. Returns whether to come back soon rather than sleep. */

@@ -1,0 +1,8 @@
+import { defineDevice, serve } from "@vhost/user";
+
+const rng = defineDevice({
+  type: 4,
+  queues: [(chain) => chain.write((bytes) => crypto.getRandomValues(bytes))],
+});
+
+await serve(rng, { socketPath: "/tmp/rng.sock" });

@@ -1,0 +1,140 @@
+/**
+ * Commands and their options, as data: parsing, help and documentation come from the same table.
+ *
+ * @module
+ */
+
+import { parseArgs } from "node:util";
+
+/** An option of a command. */
+export interface Option {
+  /** What its value is, in capitals; absent for a switch. */
+  readonly value?: string;
+  /** What it does, and its default. */
+  readonly help: string;
+}
+
+/** Where a command writes. */
+export interface Output {
+  /** A line of the result. */
+  out(line: string): void;
+  /** A line for people about what happens. */
+  error(line: string): void;
+}
+
+/** Values of the options by name: text, or `true` for a switch. */
+export type Values = Readonly<Record<string, string | boolean | undefined>>;
+
+/** A command of the command line. */
+export interface Command {
+  /** What it does, in a line. */
+  readonly summary: string;
+  /** Options by name. */
+  readonly options: Readonly<Record<string, Option>>;
+  /** Command lines with what they do. */
+  readonly examples: readonly (readonly [command: string, meaning: string])[];
+  /** For `--print-capabilities` (vhost-user, "Backend program conventions"). */
+  readonly capabilities?: { readonly type: string; readonly features: readonly string[] };
+  /**
+   * Runs it.
+   *
+   * @returns the exit code
+   * @throws {UsageError} for options that do not go together
+   */
+  run(values: Values, output: Output): Promise<number>;
+}
+
+/** A command line that cannot be understood. */
+export class UsageError extends Error {
+  /** The error's class name. */
+  override readonly name = "UsageError";
+}
+
+/** Options that every command has. */
+const COMMON: Readonly<Record<string, Option>> = {
+  help: { help: "Print this text." },
+};
+
+const CAPABILITIES: Option = {
+  help: "Print what this program can do as JSON, and do nothing else.",
+};
+
+function optionsOf(command: Command): Readonly<Record<string, Option>> {
+  return {
+    ...command.options,
+    ...(command.capabilities === undefined ? {} : { "print-capabilities": CAPABILITIES }),
+    ...COMMON,
+  };
+}
+
+/** The text of `--help`. */
+export function helpText(program: string, command: Command): string {
+  const left = Object.entries(optionsOf(command)).map(([name, { value, help }]) =>
+    [value === undefined ? `--${name}` : `--${name}=${value}`, help] as const
+  );
+  const width = Math.max(...left.map(([text]) => text.length)) + 2;
+  return [
+    `Usage: ${program} [options]`,
+    "",
+    command.summary,
+    "",
+    "Options:",
+    ...left.map(([text, help]) =>
+      `  ${text.padEnd(width)}${help.replaceAll("\n", `\n  ${" ".repeat(width)}`)}`
+    ),
+    "",
+    "Examples:",
+    ...command.examples.flatMap(([line, meaning]) => [`  ${line}`, `      ${meaning}`]),
+  ].join("\n");
+}
+
+/**
+ * Parses and runs.
+ *
+ * @param program the words that name the command, such as `"vhost-user blk"`
+ * @returns the exit code: 0 success, 1 failure, 2 a command line that cannot be understood
+ */
+export async function runCommand(
+  program: string,
+  command: Command,
+  args: readonly string[],
+  output: Output,
+): Promise<number> {
+  // By convention this excludes everything else, also options that do not exist.
+  if (command.capabilities !== undefined && args.includes("--print-capabilities")) {
+    output.out(JSON.stringify(command.capabilities));
+    return 0;
+  }
+  if (args.includes("--help")) {
+    output.out(helpText(program, command));
+    return 0;
+  }
+  try {
+    const options = Object.fromEntries(
+      Object.entries(optionsOf(command)).map(([name, { value }]) =>
+        [name, { type: value === undefined ? "boolean" : "string" }] as const
+      ),
+    );
+    const { values } = parseArgs({ args: [...args], options, strict: true });
+    return await command.run(values as Values, output);
+  } catch (error) {
+    const usage = error instanceof UsageError ||
+      (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
+    output.error(`${program}: ${error instanceof Error ? error.message : error}`);
+    if (usage) output.error(`Try '${program} --help'.`);
+    return usage ? 2 : 1;
+  }
+}
+
+/**
+ * A whole number in a range.
+ *
+ * @throws {UsageError}
+ */
+export function wholeNumber(name: string, text: string, least: number, most: number): number {
+  const number = /^\d+$/.test(text) ? Number(text) : NaN;
+  if (!(number >= least && number <= most)) {
+    throw new UsageError(`--${name} must be a whole number from ${least} to ${most}, got '${text}'`);
+  }
+  return number;
+}

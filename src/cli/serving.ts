@@ -1,0 +1,71 @@
+/**
+ * What the commands that serve a device have in common.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { type Device, errorText, type Log, serve, type ServeOptions } from "../../mod.ts";
+import { describeMessage } from "../tools/describe.ts";
+import { type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
+
+/** Options of every command that serves a device. */
+export const servingOptions: Readonly<Record<string, Option>> = {
+  "socket-path": { value: "PATH", help: "Listen on this Unix socket. Excludes --fd." },
+  "fd": {
+    value: "FDNUM",
+    help: "Use this inherited socket, listening or connected. Excludes --socket-path.",
+  },
+  "socket-mode": { value: "MODE", help: "Permission bits of the socket file, octal (default 600)." },
+  "poll-us": {
+    value: "N",
+    help: "Keep looking at a busy ring for up to N µs before sleeping (default 50; 0: sleep at once).",
+  },
+  "trace": { help: "Print every message of the control socket." },
+  "verbose": { help: "Print when front-ends come and go." },
+};
+
+/** The options of {@link servingOptions} as {@link ServeOptions}. */
+export function serveOptions(values: Values, output: Output): ServeOptions {
+  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, trace, verbose } = values;
+  if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
+  if (mode !== undefined && !/^[0-7]{3,4}$/.test(String(mode))) {
+    throw new UsageError(`--socket-mode must be octal, such as 660, got '${mode}'`);
+  }
+  const log: Log = (level, text, error) => {
+    if (level === "debug" || (level === "info" && verbose !== true)) return;
+    output.error(`${level}: ${text}${error === undefined ? "" : `: ${errorText(error)}`}`);
+  };
+  return {
+    socketPath: path as string | undefined,
+    fd: fd === undefined ? undefined : wholeNumber("fd", String(fd), 0, 1 << 20),
+    socketMode: mode === undefined ? undefined : parseInt(String(mode), 8),
+    pollUs: poll === undefined ? undefined : wholeNumber("poll-us", String(poll), 0, 1_000_000),
+    log,
+    onSession: trace !== true ? undefined : (session) => {
+      session.connection.tap = (direction, message) => output.error(describeMessage(direction, message));
+    },
+  };
+}
+
+/**
+ * Serves until a signal comes or the front-end of a connected `--fd` leaves.
+ *
+ * @param what is being served, for people
+ * @param onHangup called on SIGHUP
+ */
+export async function serveUntilSignal(
+  device: Device,
+  options: ServeOptions,
+  what: string,
+  output: Output,
+  onHangup: () => void,
+): Promise<void> {
+  const server = await serve(device, options);
+  const stop = () => server.close();
+  const signals = { SIGTERM: stop, SIGINT: stop, SIGHUP: onHangup } as const;
+  for (const [signal, action] of Object.entries(signals)) process.on(signal, action);
+  output.out(`${what} on ${options.socketPath ?? `descriptor ${options.fd}`}`);
+  await server.finished;
+  for (const [signal, action] of Object.entries(signals)) process.off(signal, action);
+}

@@ -1,0 +1,14 @@
+/**
+ * The other side: connects to any vhost-user back-end, shares memory with it and drives its rings. For tests, tools and
+ * virtual machine monitors.
+ *
+ * @module
+ */
+
+export * from "./driver_queue.ts";
+export * from "./driver_ring.ts";
+export * from "./front_end.ts";
+export * from "./shared_memory.ts";
+export { Connection, type Message, type Tap } from "../transport/connection.ts";
+export { type Handler, type Handlers, Reply } from "../transport/responder.ts";
+export type { Answer } from "../transport/requester.ts";
