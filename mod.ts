@@ -26,3 +26,7 @@ export { Span } from "./src/memory/span.ts";
 export { Segments } from "./src/memory/segments.ts";
 export { ProtocolError } from "./src/protocol/error.ts";
 export { OsError } from "./ffi/os_error.ts";
+export { DescriptorBag } from "./ffi/fd.ts";
+export { Iovec } from "./ffi/iovec.ts";
+export { type Looker, Reactor } from "./ffi/reactor.ts";
+export { Connection, type Message, type Tap } from "./src/transport/connection.ts";

@@ -168,7 +168,7 @@ export function readBytes(fd: number, maximum = 4096): Uint8Array<ArrayBuffer> |
 export class DescriptorBag {
   #fds: number[];
 
-  /** @param fds descriptors that the bag owns from now on */
+  /** Takes over descriptors. */
   constructor(fds: readonly number[] = []) {
     this.#fds = [...fds];
   }

@@ -27,7 +27,7 @@ export class Iovec {
   readonly #words: Uint32Array;
   readonly #native: Native;
 
-  /** @param capacity most pieces it can hold, {@link MAX_PIECES} at the most */
+  /** An empty list with room for `capacity` pieces, {@link MAX_PIECES} at the most. */
   constructor(capacity = MAX_PIECES) {
     this.#native = new Native(capacity * 16);
     this.#words = new Uint32Array(this.#native.buffer);

@@ -20,7 +20,7 @@ export class Native {
   /** Address of the first byte. */
   readonly address: bigint;
 
-  /** @param byteLength bytes, zeroed */
+  /** Allocates `byteLength` zeroed bytes. */
   constructor(byteLength: number) {
     this.buffer = new ArrayBuffer(byteLength);
     this.view = new DataView(this.buffer);

@@ -89,6 +89,8 @@ export class OsError extends Error {
   readonly errno: number;
 
   /**
+   * A failed call.
+   *
    * @param call the libc function
    * @param number its errno
    * @param attempted what was being done, in words that follow "while"

@@ -12,3 +12,5 @@ export * from "./shared_memory.ts";
 export { Connection, type Message, type Tap } from "../transport/connection.ts";
 export { type Handler, type Handlers, Reply } from "../transport/responder.ts";
 export type { Answer } from "../transport/requester.ts";
+export { DescriptorBag } from "../../ffi/fd.ts";
+export { type Looker, Reactor } from "../../ffi/reactor.ts";

@@ -54,17 +54,29 @@ export const none: Codec<void> = {
   decode: () => {},
 };
 
-/** @throws {FieldError} unless `value` is one of those allowed */
+/**
+ * Allows some values only.
+ *
+ * @throws {FieldError} unless `value` is one of those allowed
+ */
 export function checkOneOf(field: string, value: number, allowed: readonly number[]): void {
   if (!allowed.includes(value)) throw new FieldError(field, allowed.join(" or "), value);
 }
 
-/** @throws {FieldError} unless `address` is a multiple of `alignment` */
+/**
+ * Demands an alignment.
+ *
+ * @throws {FieldError} unless `address` is a multiple of `alignment`
+ */
 export function checkAligned(field: string, address: bigint, alignment: bigint): void {
   if (address % alignment !== 0n) throw new FieldError(field, `a multiple of ${alignment}`, address);
 }
 
-/** @throws {FieldError} when `start + length` passes the end of 64 bits */
+/**
+ * Demands that a range ends within 64 bits.
+ *
+ * @throws {FieldError} when `start + length` passes the end
+ */
 export function checkNoWrap(field: string, start: bigint, length: bigint): void {
   if (start + length > 0xffff_ffff_ffff_ffffn) {
     throw new FieldError(field, `such that adding ${length} bytes stays within 64 bits`, start);

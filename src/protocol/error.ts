@@ -12,6 +12,8 @@ export class ProtocolError extends Error {
   readonly request: string;
 
   /**
+   * A violation.
+   *
    * @param message name of the message
    * @param problem the field, what was expected and what came
    */
@@ -27,6 +29,8 @@ export class FieldError extends Error {
   override readonly name = "FieldError";
 
   /**
+   * A value that does not fit.
+   *
    * @param field its name
    * @param expected in words
    * @param got the value

@@ -137,6 +137,8 @@ export class Struct<T> {
   readonly #little: boolean;
 
   /**
+   * Lays the fields out.
+   *
    * @param fields name and kind of each field, in order
    * @param endianness little by default, the order of virtio structures
    */

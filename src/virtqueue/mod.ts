@@ -24,3 +24,5 @@ export { MemoryError, Region, type RegionPlace } from "../memory/region.ts";
 export { Span } from "../memory/span.ts";
 export { Segments } from "../memory/segments.ts";
 export * from "../protocol/struct.ts";
+export { Iovec } from "../../ffi/iovec.ts";
+export { FieldError } from "../protocol/error.ts";

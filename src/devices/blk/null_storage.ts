@@ -16,7 +16,7 @@ export class NullStorage implements Storage {
   /** Bytes. */
   size: number;
 
-  /** @param size bytes */
+  /** A disk of `size` bytes. */
   constructor(size: number) {
     this.size = size;
   }

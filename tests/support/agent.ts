@@ -1,0 +1,61 @@
+import type { Readable, Writable } from "node:stream";
+import { TextReader } from "./stream.ts";
+
+/** Where an agent listens, and what to say about its guest when something goes wrong. */
+export interface AgentPort {
+  /** What the agent writes. */
+  readable: Readable;
+  /** What the agent reads. */
+  writable: Writable;
+  /** The state of the guest: its console, what its emulator said. */
+  describe(): string;
+}
+
+/** Runs shell scripts in a test guest: the host's end of the protocol of `scripts/guest/init`. */
+export class Agent {
+  #port: AgentPort;
+  #reader: TextReader;
+  #last: Promise<unknown> = Promise.resolve();
+
+  /** Takes over the port. */
+  constructor(port: AgentPort) {
+    this.#port = port;
+    this.#reader = new TextReader(port.readable);
+    // The write that meets a dead guest is reported by the read that waits for its answer.
+    port.writable.on("error", () => {});
+  }
+
+  /** Waits until the guest has booted. */
+  async ready(timeout: number): Promise<void> {
+    if (!await this.#reader.take(/@@READY@@\n/, timeout)) throw this.#silence("no agent", timeout);
+  }
+
+  /**
+   * Runs a script in the guest's shell and returns its output without the last newline. Fails if its exit
+   * status is not 0 or it takes more than `timeout` milliseconds. Calls made at once run one after another.
+   */
+  run(script: string, timeout: number = 20_000): Promise<string> {
+    const result = this.#last.then(() => this.#run(script, timeout));
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  async #run(script: string, timeout: number): Promise<string> {
+    this.#port.writable.write(`${script}\n@@RUN@@\n`);
+    const answer = await this.#reader.take(/@@RC=(\d+)@@\n/, timeout);
+    if (!answer) throw this.#silence(`no answer to: ${script}\nso far: ${this.#reader.pending}`, timeout);
+    const output = answer.before.replace(/\n$/, "");
+    if (answer.match[1] !== "0") {
+      throw this.#error(`status ${answer.match[1]} of: ${script}\noutput: ${output}`);
+    }
+    return output;
+  }
+
+  #silence(what: string, timeout: number): Error {
+    return this.#error(`${this.#reader.ended ? "it is gone" : `${timeout} ms went by`}: ${what}`);
+  }
+
+  #error(what: string): Error {
+    return new Error(`guest: ${what}\n${this.#port.describe()}`);
+  }
+}

@@ -1,0 +1,86 @@
+import { homedir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import test, { type TestContext } from "node:test";
+import { firstFile, which } from "./path.ts";
+
+/** The directory `scripts/guest/build` writes to. */
+export const guestDir: string = process.env.VHOST_GUEST_DIR ??
+  join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "vhost-user", "guest");
+
+/** Where distributions put QEMU's loadable parts. */
+const moduleFolders = [
+  "/usr/lib/x86_64-linux-gnu/qemu",
+  "/usr/lib64/qemu",
+  "/usr/lib64/qemu-kvm",
+  "/usr/lib/qemu",
+];
+
+/** How to find what the tests need from outside, one row each. */
+const peers = {
+  /** The system emulator, a front-end of every device. */
+  "qemu": () => which("qemu-system-x86_64"),
+  /** Reads and writes through QEMU's block layer. */
+  "qemu-io": () => which("qemu-io"),
+  /** Copies, compares and times disks through QEMU's block layer. */
+  "qemu-img": () => which("qemu-img"),
+  /** The reference back-end for disks. */
+  "qemu-storage-daemon": () => which("qemu-storage-daemon"),
+  /** The driver that makes qemu-io and qemu-img vhost-user front-ends. */
+  "libblkio": () => firstFile(moduleFolders.map((folder) => join(folder, "block-blkio.so"))),
+  /** A compiler and the headers of libblkio, for front-ends in C. */
+  "libblkio-dev": () => firstFile(["/usr/include/blkio.h"]) && which("cc"),
+  /** The kernel that QEMU boots; its initramfs stands beside it. */
+  "guest": () => firstFile([join(guestDir, "vmlinux")]),
+  /** User-Mode Linux: a kernel that is a program, and a front-end of its own. */
+  "uml": () => which("linux.uml"),
+  /** The initramfs for User-Mode Linux. */
+  "uml-guest": () => firstFile([join(guestDir, "uml.cpio")]),
+} satisfies Record<string, () => string | undefined>;
+
+/** The name of something the tests need from outside. */
+export type PeerName = keyof typeof peers;
+
+/** Finds a peer: its path, or why there is none and what to do about it. */
+export function peer(name: PeerName): { path: string } | { missing: string } {
+  const path = peers[name]();
+  return path ? { path } : { missing: `missing ${name}: run scripts/install-peers` };
+}
+
+/** The path of a peer that must be there; a test that named it in its needs can rely on it. */
+export function peerPath(name: PeerName): string {
+  const found = peer(name);
+  if ("missing" in found) throw new Error(found.missing);
+  return found.path;
+}
+
+/** Options of {@linkcode realTest}. */
+export interface RealTestOptions {
+  /** Milliseconds until the test fails and what it started is stopped; 60 000 by default. */
+  timeout?: number;
+}
+
+/**
+ * Declares a test that needs programs from outside. If one is missing the test is skipped and its title says
+ * why; with `VHOST_REAL=required` in the environment it fails instead.
+ */
+export function realTest(
+  name: string,
+  needs: readonly PeerName[],
+  options: RealTestOptions,
+  fn: (t: TestContext) => Promise<void>,
+): void {
+  const absent = needs.filter((name) => "missing" in peer(name));
+  const missing = absent.length > 0 ? `missing ${absent.join(", ")}: run scripts/install-peers` : "";
+  const { timeout = 60_000 } = options;
+  if (!missing) {
+    test(name, { timeout }, fn);
+  } else if (process.env.VHOST_REAL === "required") {
+    test(name, () => {
+      throw new Error(missing);
+    });
+  } else {
+    // The skip is declared, not called from the test: Deno counts a test that skips itself as passed.
+    test(`${name} [${missing}]`, { skip: missing }, () => {});
+  }
+}
