@@ -2,7 +2,7 @@
  * A vhost-user back-end toolkit: virtio devices for virtual machines, written in TypeScript.
  *
  * @example A complete entropy device
- * ```ts no-eval
+ * ```ts ignore
  * import { defineDevice, serve } from "@vhost/user";
  *
  * const rng = defineDevice({

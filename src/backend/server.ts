@@ -201,14 +201,16 @@ export class Server {
  * process then stays alive, with a free event loop, until the server is closed.
  *
  * @example
- * ```ts no-eval
+ * ```ts
  * import { defineDevice, serve } from "@vhost/user";
  *
  * const rng = defineDevice({
  *   type: 4,
  *   queues: [(chain) => chain.write((bytes) => crypto.getRandomValues(bytes))],
  * });
- * await serve(rng, { socketPath: "/tmp/rng.sock" });
+ * const server = await serve(rng, { socketPath: `/tmp/rng-${crypto.randomUUID()}.sock` });
+ * // … and when it is no longer needed:
+ * server.close();
  * ```
  *
  * @throws {SocketInUseError} when another process listens on the path

@@ -81,12 +81,15 @@ function features({ storage, readOnly = storage.readOnly }: BlkOptions): bigint 
  * A disk (virtio device 2).
  *
  * @example
- * ```ts no-eval
+ * ```ts
  * import { serve } from "@vhost/user";
- * import { BlkDevice, FileStorage } from "@vhost/user/devices/blk";
+ * import { BlkDevice, MemoryStorage } from "@vhost/user/devices/blk";
  *
- * const disk = new BlkDevice({ storage: new FileStorage("disk.img") });
- * await serve(disk, { socketPath: "/tmp/disk.sock" });
+ * const disk = new BlkDevice({ storage: new MemoryStorage(64 * 2 ** 20), id: "scratch" });
+ * const server = await serve(disk, { socketPath: `/tmp/disk-${crypto.randomUUID()}.sock` });
+ * // … and when it is no longer needed:
+ * server.close();
+ * disk.close();
  * ```
  */
 export class BlkDevice extends Device {
