@@ -78,7 +78,10 @@ function listenOn(path: string, mode: number): number {
 
 /** A device being served. */
 export class Server {
-  /** Resolves when the server has closed: by {@link close}, or when the front-end of a connected `fd` has left. */
+  /**
+   * Resolves when the server has closed, by {@link close} or because the front-end of a connected `fd` has left, and the
+   * device has finished all requests.
+   */
   readonly finished: Promise<void>;
   readonly #device: Device;
   readonly #options: ServeOptions;
@@ -156,15 +159,22 @@ export class Server {
   }
 
   #startSession(fd: number): void {
-    const session = new Session(fd, this.#device, {
-      reactor: this.#reactor,
-      log: this.#log,
-      onEnd: () => {
-        this.#sessions.delete(session);
-        if (this.#listener >= 0) this.#resume();
-        else this.close();
-      },
-    });
+    let session: Session;
+    try {
+      session = new Session(fd, this.#device, {
+        reactor: this.#reactor,
+        log: this.#log,
+        onEnd: () => {
+          this.#sessions.delete(session);
+          if (this.#closed) this.#finishIfIdle();
+          else if (this.#listener >= 0) this.#resume();
+          else this.close();
+        },
+      });
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
     this.#sessions.add(session);
     this.#log("info", `${this.#device.name}: a front-end has connected`);
     this.#options.onSession?.(session);
@@ -181,7 +191,11 @@ export class Server {
       this.#removeSocketFile();
     }
     for (const session of [...this.#sessions]) session.end();
-    this.#finish();
+    this.#finishIfIdle();
+  }
+
+  #finishIfIdle(): void {
+    if (this.#sessions.size === 0) this.#finish();
   }
 
   /** Only our own: by now another server may have put its socket there. */

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { DescriptorBag } from "../../ffi/fd.ts";
+import { close, type DescriptorBag, fileStatus } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { GuestMemory, type RegionSource } from "../memory/guest_memory.ts";
 import { FieldError } from "../protocol/error.ts";
@@ -51,7 +51,7 @@ export interface SessionOptions {
   readonly reactor: Reactor;
   /** Where to write what happens. */
   readonly log: Log;
-  /** Called once when the front-end has left or was dropped. */
+  /** Called once when the front-end has left or was dropped, and the device has finished all its requests. */
   onEnd(): void;
 }
 
@@ -279,11 +279,16 @@ export class Session {
     return typeof base === "number" ? finish(base) : base.then(finish);
   }
 
-  #getConfig({ offset, flags, data }: Config): Config {
-    const space = this.#behaviour.config?.read() ?? new Uint8Array(0);
+  #getConfig({ offset, flags, data }: Config): Reply<Config> {
     const answer = new Uint8Array(data.length);
-    answer.set(space.subarray(offset, offset + data.length));
-    return { offset, flags, data: answer };
+    try {
+      const space = this.#behaviour.config?.read() ?? new Uint8Array(0);
+      answer.set(space.subarray(offset, offset + data.length));
+    } catch (error) {
+      this.#log("warning", "GET_CONFIG: the device cannot tell its configuration space", error);
+      return new Reply<Config>(undefined);
+    }
+    return new Reply({ offset, flags, data: answer });
   }
 
   #resetDevice(): void | Promise<void> {
@@ -305,6 +310,11 @@ export class Session {
   }
 
   #setChannel(fd: number): void {
+    const { kind } = fileStatus(fd);
+    if (kind !== "socket") {
+      close(fd);
+      throw new FieldError("descriptor", "a socket", `a ${kind}`);
+    }
     this.#channel?.end();
     this.#channel = new Requester(
       new Connection(fd, backendMessages),
@@ -315,6 +325,7 @@ export class Session {
       },
     );
     this.#channel.replyAck = this.#negotiated("REPLY_ACK");
+    this.#flushConfigChange();
   }
 
   #configChanged(): void {
@@ -343,10 +354,12 @@ export class Session {
     if (error !== undefined) this.#log("error", "the session is over", error);
     else this.#log("info", "the front-end has left");
     this.#unwatch();
-    for (const vring of this.#vrings) vring.close();
+    const unfinished = this.#vrings.map((vring) => vring.close()).filter((each) => each !== undefined);
     this.#channel?.end();
     this.#memory.clear();
     this.#behaviour.disconnected?.();
-    this.#options.onEnd();
+    // The next front-end of an exclusive device must not be overtaken by what this one has asked for.
+    if (unfinished.length === 0) this.#options.onEnd();
+    else void Promise.all(unfinished).then(() => this.#options.onEnd());
   }
 }

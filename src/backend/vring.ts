@@ -5,9 +5,10 @@
  */
 
 import { consume, signal } from "../../ffi/eventfd.ts";
-import { close, setNonblocking } from "../../ffi/fd.ts";
+import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
 import type { Looker, Reactor } from "../../ffi/reactor.ts";
 import type { GuestMemory } from "../memory/guest_memory.ts";
+import { FieldError } from "../protocol/error.ts";
 import { has, ringFeatures } from "../protocol/features.ts";
 import type { VringAddress } from "../protocol/payloads.ts";
 import type { Chain } from "../virtqueue/chain.ts";
@@ -55,6 +56,8 @@ export class Vring implements Queue, Looker {
   #enabled = false;
   #started = false;
   #broken = false;
+  /** Whether the ring's memory was taken away: nothing of it may be touched. */
+  #lost = false;
   #ring: Ring | undefined;
   #running = false;
   #stopping: (() => void) | undefined;
@@ -63,6 +66,9 @@ export class Vring implements Queue, Looker {
   #error = -1;
   #pollTimer: ReturnType<typeof setInterval> | undefined;
   #flushing = false;
+  /** Requests whose handlers still have to finish. */
+  #pending = 0;
+  #drained: () => void = () => {};
 
   /** A ring that is stopped and disabled. */
   constructor(index: number, handler: QueueHandler, context: VringContext) {
@@ -124,11 +130,18 @@ export class Vring implements Queue, Looker {
 
   /** SET_VRING_KICK: starts the ring. Takes over the descriptor; -1 to poll. */
   start(kick: number): void {
+    // With a new descriptor the ring is looked at again: the old one may have rung unheard.
+    this.#deactivate();
     this.#dropKick();
     this.#kick = kick;
-    if (kick >= 0) setNonblocking(kick);
+    if (kick >= 0) {
+      const { kind } = fileStatus(kick);
+      if (["file", "directory", "block device"].includes(kind)) {
+        throw new FieldError("kick descriptor", "one that can be waited for, such as an eventfd", `a ${kind}`);
+      }
+      setNonblocking(kick);
+    }
     this.#started = true;
-    if (this.#running) this.#listen();
     this.activate();
   }
 
@@ -171,7 +184,11 @@ export class Vring implements Queue, Looker {
       used: this.#part("used ring", address.used, bytes.used),
     };
     for (
-      const [name, part, alignment] of [["descriptor", place.descriptor, 4], ["used", place.used, 4]] as const
+      const [name, part, alignment] of [
+        ["descriptor", place.descriptor, 4],
+        ["available", place.available, 2],
+        ["used", place.used, 4],
+      ] as const
     ) {
       if ((part.region.bufferOffset + part.offset) % alignment !== 0) {
         throw new RingError(`ring ${this.index}: ${name} part is not aligned in its file`);
@@ -199,8 +216,8 @@ export class Vring implements Queue, Looker {
         base: this.#base,
       });
     }
-    this.#running = true;
     this.#listen();
+    this.#running = true;
     if (this.#call >= 0) signal(this.#call);
     this.#context.reactor.wake(this);
   }
@@ -219,7 +236,11 @@ export class Vring implements Queue, Looker {
       return;
     }
     reactor.watch(this.#kick, () => {
-      if (consume(this.#kick) === "gone") this.#dropKick();
+      if (consume(this.#kick) === "gone") {
+        // Nobody can ring any more, but there may be requests all the same.
+        this.#dropKick();
+        this.#listen();
+      }
       reactor.wake(this);
     });
   }
@@ -238,11 +259,12 @@ export class Vring implements Queue, Looker {
 
   /** The memory table has changed. A ring whose parts are gone is broken. */
   memoryChanged(): void {
-    if (this.#ring === undefined || this.#address === undefined) return;
+    if (this.#ring === undefined || this.#address === undefined || this.#lost) return;
     try {
       this.#ring.bind(this.#resolve(this.#address));
     } catch (error) {
-      this.#break(error);
+      this.#lost = true;
+      if (!this.#broken) this.#break(error);
     }
   }
 
@@ -286,9 +308,14 @@ export class Vring implements Queue, Looker {
 
   #completeLater(ring: Ring, chain: Chain, pending: Promise<unknown>): void {
     chain.pin();
+    this.#pending++;
     pending.catch((error) => this.#context.onRequestError(this, error)).then(() => {
       chain.unpin();
-      if (ring !== this.#ring) return;
+      this.#pending--;
+      if (ring !== this.#ring) {
+        if (this.#pending === 0) this.#drained();
+        return;
+      }
       ring.push(chain);
       if (this.#flushing) return;
       // Several requests may complete in one turn of the event loop; tell the driver once.
@@ -303,7 +330,7 @@ export class Vring implements Queue, Looker {
   }
 
   #publish(ring: Ring): void {
-    if (ring.publish() && this.#call >= 0) signal(this.#call);
+    if (!this.#lost && ring.publish() && this.#call >= 0) signal(this.#call);
   }
 
   #break(error: unknown): void {
@@ -337,7 +364,7 @@ export class Vring implements Queue, Looker {
     this.#base = base;
     this.#ring = undefined;
     this.#started = false;
-    this.#broken = false;
+    this.#broken = this.#lost = false;
     this.live = false;
     return base;
   }
@@ -350,12 +377,17 @@ export class Vring implements Queue, Looker {
     this.#enabled = false;
   }
 
-  /** The session is over: lets go of everything without touching guest memory again. */
-  close(): void {
+  /**
+   * The session is over: lets go of everything without touching the ring again.
+   *
+   * @returns a promise while handlers still have requests; it resolves when the last has finished
+   */
+  close(): Promise<void> | undefined {
     this.#deactivate();
     this.#dropKick();
     this.#ring = undefined;
     this.setCall(-1);
     this.setError(-1);
+    return this.#pending === 0 ? undefined : new Promise((resolve) => this.#drained = resolve);
   }
 }

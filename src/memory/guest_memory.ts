@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { AddressSpace } from "./address_space.ts";
 import { MemoryError, Region, type RegionPlace } from "./region.ts";
 import type { Segments } from "./segments.ts";
 
@@ -37,7 +38,7 @@ export interface RegionSource extends RegionPlace {
  * The regions that a front-end shares. They may be replaced while rings run: what is unchanged stays mapped where it is,
  * what goes away stays until the last request that uses it has completed.
  */
-export class GuestMemory {
+export class GuestMemory implements AddressSpace {
   /** The most regions that {@link add} accepts. */
   readonly maxRegions: number;
   #regions: readonly Region[] = [];

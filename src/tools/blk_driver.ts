@@ -254,8 +254,11 @@ export class BlkDriver {
 
   /** Stops the queues in order and disconnects. */
   async close(): Promise<void> {
-    for (const queue of this.#queues) await this.frontEnd.stopQueue(queue);
-    this.frontEnd.close();
-    this.#memory.close();
+    try {
+      for (const queue of this.#queues) await this.frontEnd.stopQueue(queue);
+    } finally {
+      this.frontEnd.close();
+      this.#memory.close();
+    }
   }
 }

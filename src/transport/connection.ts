@@ -6,7 +6,7 @@
 
 import { close, type DescriptorBag } from "../../ffi/fd.ts";
 import { Native } from "../../ffi/native.ts";
-import { receive, send, shutdown } from "../../ffi/socket.ts";
+import { MAX_DESCRIPTORS, receive, send, shutdown } from "../../ffi/socket.ts";
 import { ProtocolError } from "../protocol/error.ts";
 import { checkHeader, type Header, header, HeaderFlag, MAX_PAYLOAD, VERSION } from "../protocol/header.ts";
 import { messageName, type MessageTable } from "../protocol/messages.ts";
@@ -79,6 +79,13 @@ export class Connection {
       else this.#fds.append(fds);
       if (truncated) {
         throw new ProtocolError(this.#name, "descriptors were lost: more came than this process can take");
+      }
+      // They should come with the first byte; a peer that adds some to every byte must not use up our table.
+      if (this.#fds.length > MAX_DESCRIPTORS) {
+        throw new ProtocolError(
+          this.#name,
+          `descriptors: at most ${MAX_DESCRIPTORS}, got ${this.#fds.length}`,
+        );
       }
       if (length < 0) return null;
       if (length === 0) {

@@ -169,7 +169,7 @@ export class Responder<T extends MessageTable> {
   }
 
   #fail(message: Message, row: MessageRow | undefined, cause: unknown): void {
-    const error = cause instanceof FieldError ? new ProtocolError(message.name, cause.message) : cause;
+    const error = cause instanceof ProtocolError ? cause : named(message.name, cause);
     const asked = (message.header.flags & HeaderFlag.NEED_REPLY) !== 0 && this.#options.replyAck();
     const acknowledged = row === undefined || row.reply === "ack";
     if (Connection.isReply(message.header)) throw error;
@@ -188,6 +188,13 @@ export class Responder<T extends MessageTable> {
     if (!asked && row.reply !== "always ack") return;
     this.connection.send(row.id, HeaderFlag.REPLY, payloads.u64.encode(value), fds);
   }
+}
+
+/** Whatever went wrong, with the name of the message that it went wrong with. */
+function named(name: string, cause: unknown): ProtocolError {
+  const error = new ProtocolError(name, cause instanceof Error ? cause.message : String(cause));
+  error.cause = cause;
+  return error;
 }
 
 /**

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { GuestMemory } from "../memory/guest_memory.ts";
+import type { AddressSpace } from "../memory/address_space.ts";
 import { Segments } from "../memory/segments.ts";
 import { Chain } from "./chain.ts";
 import { type Ring, RingError, type RingPlace } from "./ring.ts";
@@ -46,7 +46,7 @@ export interface SplitRingOptions {
 export class SplitRing implements Ring {
   /** Entries, a power of two. */
   readonly size: number;
-  readonly #memory: GuestMemory;
+  readonly #space: AddressSpace;
   readonly #options: SplitRingOptions;
   readonly #mask: number;
   readonly #chains: (Chain | undefined)[];
@@ -65,19 +65,19 @@ export class SplitRing implements Ring {
   #available: Uint16Array = new Uint16Array(0);
   #usedIndex: Uint16Array = new Uint16Array(0);
   #usedRing: Uint32Array = new Uint32Array(0);
-  /** A descriptor of a table that lies across two regions is put together here. */
-  #torn: { segments: Segments; bytes: Uint8Array; view: DataView } | undefined;
+  /** The indirect table that is being followed. */
+  readonly #table = new Segments();
 
   /**
    * Takes over a ring where the driver, or an earlier device, left it.
    *
    * @throws {RangeError} when the size is no power of two up to 32768
    */
-  constructor(memory: GuestMemory, size: number, place: RingPlace, options: SplitRingOptions) {
+  constructor(space: AddressSpace, size: number, place: RingPlace, options: SplitRingOptions) {
     if (!Number.isInteger(size) || size < 1 || size > MAX_RING_SIZE || (size & (size - 1)) !== 0) {
       throw new RangeError(`split ring size must be a power of two up to ${MAX_RING_SIZE}, got ${size}`);
     }
-    this.#memory = memory;
+    this.#space = space;
     this.size = size;
     this.#mask = size - 1;
     this.#options = options;
@@ -138,6 +138,8 @@ export class SplitRing implements Ring {
     }
     const chain = this.#chains[head] ??= new Chain(head);
     if (chain.inFlight) throw new RingError(`head ${head} was made available again before it was returned`);
+    // Also after a walk that was given up half-way.
+    chain.reset();
     this.#walk(chain, head);
     chain.inFlight = true;
     this.#inFlight++;
@@ -180,6 +182,13 @@ export class SplitRing implements Ring {
       );
     }
     const entries = length / DESCRIPTOR_SIZE;
+    const words = this.#table;
+    words.clear();
+    if (!this.#space.append(words, table, length, false)) {
+      throw new RingError(
+        `indirect table of descriptor ${from}: 0x${table.toString(16)}+${length} is not in guest memory`,
+      );
+    }
     // A driver with a small ring may still use long tables.
     const most = Math.min(entries, Math.max(this.size, LONGEST_TABLE));
     let index = 0;
@@ -189,20 +198,10 @@ export class SplitRing implements Ring {
           `indirect table at descriptor ${from} has a loop or is too long: more than ${most} descriptors`,
         );
       }
-      const at = table + index * DESCRIPTOR_SIZE;
-      const region = this.#memory.find(at);
-      let view: DataView;
-      let offset: number;
-      if (region !== undefined && at - region.guestAddress + DESCRIPTOR_SIZE <= region.size) {
-        view = region.view;
-        offset = at - region.guestAddress;
-      } else {
-        view = this.#joinTorn(at, from);
-        offset = 0;
-      }
-      const address = view.getUint32(offset, true) + view.getUint32(offset + 4, true) * TWO_32;
-      const size = view.getUint32(offset + 8, true);
-      const last = view.getUint32(offset + 12, true);
+      const at = index * DESCRIPTOR_SIZE;
+      const address = words.getUint64(at);
+      const size = words.getUint32(at + 8);
+      const last = words.getUint32(at + 12);
       const flags = last & 0xffff;
       if ((flags & INDIRECT) !== 0) throw new RingError(`indirect table at descriptor ${from}: nested table`);
       this.#append(chain, address, size, flags, index);
@@ -214,19 +213,6 @@ export class SplitRing implements Ring {
     }
   }
 
-  #joinTorn(address: number, from: number): DataView {
-    const bytes = new Uint8Array(DESCRIPTOR_SIZE);
-    const torn = this.#torn ??= { segments: new Segments(), bytes, view: new DataView(bytes.buffer) };
-    torn.segments.clear();
-    if (!this.#memory.append(torn.segments, address, DESCRIPTOR_SIZE)) {
-      throw new RingError(
-        `indirect table of descriptor ${from} at 0x${address.toString(16)}: not in guest memory`,
-      );
-    }
-    torn.segments.copyTo(torn.bytes);
-    return torn.view;
-  }
-
   #append(chain: Chain, address: number, length: number, flags: number, index: number): void {
     const writable = (flags & WRITE) !== 0;
     const segments = writable ? chain.writable : chain.readable;
@@ -234,7 +220,7 @@ export class SplitRing implements Ring {
       throw new RingError(`descriptor ${index} of head ${chain.head}: readable after writable`);
     }
     if (length === 0) return;
-    if (!this.#memory.append(segments, address, length)) {
+    if (!this.#space.append(segments, address, length, writable)) {
       throw new RingError(
         `descriptor ${index} of head ${chain.head}: 0x${
           address.toString(16)
