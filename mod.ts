@@ -19,7 +19,8 @@
 export * from "./src/backend/device.ts";
 export * from "./src/backend/log.ts";
 export { serve, type ServeOptions, Server, SocketInUseError } from "./src/backend/server.ts";
-export { Session, type SessionOptions } from "./src/backend/session.ts";
+export { Session } from "./src/backend/session.ts";
+export type { SessionOptions } from "./src/backend/session_state.ts";
 export { Chain, type Fill } from "./src/virtqueue/chain.ts";
 export { RingError } from "./src/virtqueue/ring.ts";
 export { Span } from "./src/memory/span.ts";

@@ -39,16 +39,25 @@ export function isOpen(fd: number): boolean {
 }
 
 /**
- * Makes reads and writes return at once instead of waiting.
+ * Whether reads and writes return at once instead of waiting.
  *
  * @throws {OsError}
  */
-export function setNonblocking(fd: number): void {
-  const what = () => `making descriptor ${fd} non-blocking`;
+export function isNonblocking(fd: number): boolean {
+  return (check(libc.fcntl(fd, F_GETFL, 0n), "fcntl", () => `asking descriptor ${fd}`) & O_NONBLOCK) !== 0;
+}
+
+/**
+ * Makes reads and writes return at once instead of waiting; or wait, when `nonblocking` is false. Holds for everyone who
+ * has the same open file.
+ *
+ * @throws {OsError}
+ */
+export function setNonblocking(fd: number, nonblocking = true): void {
+  if (isNonblocking(fd) === nonblocking) return;
+  const what = () => `making descriptor ${fd} ${nonblocking ? "non-" : ""}blocking`;
   const flags = check(libc.fcntl(fd, F_GETFL, 0n), "fcntl", what);
-  if ((flags & O_NONBLOCK) === 0) {
-    check(libc.fcntl(fd, F_SETFL, BigInt(flags | O_NONBLOCK)), "fcntl", what);
-  }
+  check(libc.fcntl(fd, F_SETFL, BigInt(flags ^ O_NONBLOCK)), "fcntl", what);
 }
 
 /**
@@ -131,6 +140,24 @@ export function fileStatus(fd: number): FileStatus {
   };
 }
 
+const linkText = new Native(4096);
+
+/**
+ * What the kernel calls the thing that a descriptor refers to: a path (with ` (deleted)` once it has none),
+ * `/memfd:name (deleted)`, `anon_inode:[eventfd]`, `socket:[number]`.
+ *
+ * @throws {OsError} EBADF for a closed one, ENOENT where there is no `/proc`
+ */
+export function linkTarget(fd: number): string {
+  const link = Native.string(`/proc/self/fd/${fd}`);
+  const length = check(
+    Number(libc.readlink(link.address, linkText.address, 4096n)),
+    "readlink",
+    () => `looking at descriptor ${fd}`,
+  );
+  return new TextDecoder().decode(linkText.bytes.subarray(0, length));
+}
+
 const BLKGETSIZE64 = 0x80081272n;
 
 /**
@@ -158,6 +185,24 @@ export function readBytes(fd: number, maximum = 4096): Uint8Array<ArrayBuffer> |
     const number = errno();
     if (number === Errno.EAGAIN) return null;
     if (number !== Errno.EINTR) throw new OsError("read", number, `reading descriptor ${fd}`);
+  }
+}
+
+/**
+ * Writes bytes, 4096 at the most.
+ *
+ * @returns how many were written, or `null` when a non-blocking descriptor takes none yet
+ * @throws {OsError} EPIPE when nobody reads any more
+ */
+export function writeBytes(fd: number, source: Uint8Array): number | null {
+  const length = Math.min(source.length, 4096);
+  transfer.bytes.set(source.subarray(0, length));
+  for (;;) {
+    const n = Number(libc.write(fd, transfer.address, BigInt(length)));
+    if (n >= 0) return n;
+    const number = errno();
+    if (number === Errno.EAGAIN) return null;
+    if (number !== Errno.EINTR) throw new OsError("write", number, `writing descriptor ${fd}`);
   }
 }
 

@@ -9,6 +9,7 @@ import { check, OsError } from "./os_error.ts";
 import { close } from "./fd.ts";
 import { Native } from "./native.ts";
 
+const PROT_NONE = 0;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
@@ -30,13 +31,14 @@ export class Mapping {
    * @param fd the file; may be closed afterwards, the mapping stays
    * @param byteLength bytes, a multiple of the file's page size
    * @param offset of the first byte in the file, a multiple of the file's page size
+   * @param accessible false maps it without any access, until {@link allowAccess}
    * @throws {OsError}
    */
-  constructor(fd: number, byteLength: number, offset = 0) {
+  constructor(fd: number, byteLength: number, offset = 0, accessible = true) {
     const address = libc.mmap(
       0n,
       BigInt(byteLength),
-      PROT_READ | PROT_WRITE,
+      accessible ? PROT_READ | PROT_WRITE : PROT_NONE,
       MAP_SHARED | MAP_NORESERVE,
       fd,
       BigInt(offset),
@@ -47,6 +49,19 @@ export class Mapping {
     this.address = BigInt.asUintN(64, address);
     this.byteLength = byteLength;
     this.buffer = bufferAt(this.address, byteLength);
+  }
+
+  /**
+   * Allows reading and writing.
+   *
+   * @throws {OsError}
+   */
+  allowAccess(): void {
+    check(
+      libc.mprotect(this.address, BigInt(this.byteLength), PROT_READ | PROT_WRITE),
+      "mprotect",
+      () => `opening ${this.byteLength} bytes at 0x${this.address.toString(16)}`,
+    );
   }
 
   /**

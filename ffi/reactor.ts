@@ -58,17 +58,24 @@ export class Reactor {
   /** Times slept since looking was given up, and how many there will be before it is tried again. */
   #sleeps = 0;
   #probeAfter = 0;
+  /** When work was last found, where looking goes on from one turn into the next; 0 otherwise. */
+  #lastWork = 0;
+  #looked = false;
   #running = false;
   #cell: Int32Array | undefined;
+
+  /** Told of an exception in a callback, which is a mistake of whoever wrote that. The other callbacks go on. */
+  onError: (error: unknown) => void = (error) => console.error("vhost-user: a callback failed:", error);
 
   /**
    * Calls back whenever the descriptor is readable (or its peer has gone), until {@link unwatch}. Keeps the process
    * alive. The callback must take what is there, or it is called again.
    *
+   * @param events of {@link EpollEvent}
    * @throws {OsError} EPERM for a descriptor that cannot be waited for, such as a regular file
    */
-  watch(fd: number, callback: () => void): void {
-    this.#epoll.add(fd);
+  watch(fd: number, callback: () => void, events: number = EpollEvent.IN): void {
+    this.#epoll.add(fd, events);
     this.#callbacks.set(fd, callback);
     this.#start();
   }
@@ -150,12 +157,14 @@ export class Reactor {
   #turn(): boolean {
     const start = performance.now();
     let worked = this.#dispatch();
+    let lastWork = worked || this.#lastWork === 0 ? start : this.#lastWork;
+    let looked = !worked && this.#looked;
+    this.#lastWork = 0;
+    this.#looked = false;
     if (this.#awake.length === 0) return worked;
     if (this.#window === 0 && ++this.#sleeps >= this.#probeAfter) this.#window = this.pollCeiling;
     const window = Math.min(this.#window, this.pollCeiling);
     let now = start;
-    let lastWork = start;
-    let looked = false;
     for (let checks = 1;; checks++) {
       let found = false;
       for (let i = 0; i < LOOKS_PER_CHECK; i++) {
@@ -173,7 +182,11 @@ export class Reactor {
         looked = true;
         if (now - lastWork >= window) break;
       }
-      if (now - start >= TURN) return true;
+      if (now - start >= TURN) {
+        this.#lastWork = lastWork;
+        this.#looked = looked;
+        return true;
+      }
       if (checks % CHECKS_PER_POLL === 0 && this.#dispatch()) lastWork = now;
     }
     if (window > 0) this.#inVain();
@@ -204,7 +217,12 @@ export class Reactor {
     const n = this.#epoll.wait(0);
     for (let i = 0; i < n; i++) {
       // A callback before this one may have closed this descriptor.
-      this.#callbacks.get(this.#epoll.ready[i])?.();
+      const callback = this.#callbacks.get(this.#epoll.ready[i]);
+      try {
+        callback?.();
+      } catch (error) {
+        this.onError(error);
+      }
     }
     return n > 0;
   }

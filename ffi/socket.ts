@@ -128,6 +128,17 @@ export function shutdown(fd: number): void {
   libc.shutdown(fd, 2);
 }
 
+/** Ends the direction to the peer, who reads the end of the stream and can still send. */
+export function shutdownSending(fd: number): void {
+  libc.shutdown(fd, 1);
+}
+
+/** Whether the peer takes nothing any more, because it has closed its end altogether. */
+export function hasLeft(fd: number): boolean {
+  setMessage(0n, 0, 0);
+  return libc.sendmsg(fd, message.address, MSG_NOSIGNAL | MSG_DONTWAIT) < 0n && errno() !== Errno.EAGAIN;
+}
+
 const option = new Native(16);
 
 function socketOption(fd: number, name: number, length: number, what: string): void {

@@ -4,7 +4,14 @@
  * @module
  */
 
+import type { ProtocolFeature } from "../protocol/features.ts";
+import type { BackendMessage, backendMessages, PayloadOf, ReplyOf } from "../protocol/messages.ts";
+import type { CryptoSession } from "../protocol/payloads.ts";
+import type { Answer } from "../transport/requester.ts";
 import type { Chain } from "../virtqueue/chain.ts";
+
+import type { StateKeeper } from "./device_state.ts";
+import type { SharedWindows } from "./shared_windows.ts";
 
 /** A running ring, as a handler sees it. */
 export interface Queue {
@@ -50,6 +57,52 @@ export interface DeviceBehaviour {
   reset?(): void;
   /** The front-end has left. */
   disconnected?(): void;
+  /** Saves and loads the internal state, for live migration (DEVICE_STATE). */
+  readonly state?: StateKeeper;
+  /** Bytes of each shared memory region by id (SHMEM). */
+  readonly sharedMemory?: ReadonlyMap<number, number>;
+  /**
+   * The dma-buf or other file behind a UUID that this device has exported (SHARED_OBJECT); the descriptor stays the
+   * device's. `undefined` when it has none.
+   */
+  sharedObject?(uuid: Uint8Array): number | undefined;
+  /** Sends a RARP broadcast from a MAC address, so that switches learn where the guest is now (RARP). */
+  announce?(mac: Uint8Array): void;
+  /** Takes the guest's MTU, bytes (MTU). Throw to refuse. */
+  setMtu?(mtu: number): void;
+  /** Crypto sessions (CRYPTO_SESSION). */
+  readonly crypto?: CryptoSessions;
+  /** Takes over the socket of a display (GPU_SET_SOCKET); the device closes it. */
+  setGpuSocket?(fd: number): void;
+  /** Whether the device hands out doorbell pages (HOST_NOTIFIER) by {@link FrontEndLink.request}. */
+  readonly hostNotifiers?: boolean;
+}
+
+/** A device's crypto sessions. */
+export interface CryptoSessions {
+  /** Creates one. Returns its id, 0 or more; throw to refuse. */
+  create(session: CryptoSession): bigint | Promise<bigint>;
+  /** Closes one. Throw for an id that is not known. */
+  close(id: bigint): void;
+}
+
+/** What a device can ask of its front-end. */
+export interface FrontEndLink {
+  /** Whether a protocol feature was negotiated. */
+  negotiated(feature: ProtocolFeature): boolean;
+  /**
+   * Sends a message on the back-end channel; allowed while a ring runs.
+   *
+   * @param fds copies go to the front-end
+   * @throws {ProtocolError} when it may not be sent now, or the front-end says that it failed
+   */
+  request<K extends BackendMessage>(
+    name: K,
+    payload: PayloadOf<(typeof backendMessages)[K]>,
+    fds?: readonly number[],
+  ): Promise<Answer<ReplyOf<(typeof backendMessages)[K]>>>;
+  /** Files shown in shared memory regions. */
+  readonly windows: SharedWindows;
 }
 
 /** What a device definition says. */
@@ -63,7 +116,7 @@ export interface DeviceDefinition extends Partial<DeviceBehaviour> {
   /** Whether it serves one front-end at a time; others wait in the socket's queue. */
   readonly exclusive?: boolean;
   /** Makes the behaviour for one front-end, where the state is not the same for all. */
-  connect?(): DeviceBehaviour;
+  connect?(link: FrontEndLink): DeviceBehaviour;
 }
 
 /** A device that can be served. */
@@ -83,9 +136,9 @@ export class Device {
   }
 
   /** What it does for a new front-end. */
-  connect(): DeviceBehaviour {
+  connect(link: FrontEndLink): DeviceBehaviour {
     const { connect, queues } = this.definition;
-    if (connect !== undefined) return connect.call(this.definition);
+    if (connect !== undefined) return connect.call(this.definition, link);
     if (queues === undefined) throw new TypeError(`${this.name}: a device needs either queues or connect()`);
     return this.definition as DeviceBehaviour;
   }

@@ -4,14 +4,15 @@
  * @module
  */
 
-import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
-import { openFile, OpenFlag, removeFile } from "../../ffi/file.ts";
-import { Errno, OsError } from "../../ffi/os_error.ts";
+import { close, setNonblocking } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
-import { accept, connect, isListening, listen } from "../../ffi/socket.ts";
+import { accept, isListening } from "../../ffi/socket.ts";
+import { Listener } from "../transport/listener.ts";
 import type { Device } from "./device.ts";
 import { type Log, logToStderr } from "./log.ts";
 import { Session } from "./session.ts";
+
+export { SocketInUseError } from "../transport/listener.ts";
 
 /** How {@link serve} serves. One of `socketPath` and `fd` is needed. */
 export interface ServeOptions {
@@ -28,6 +29,16 @@ export interface ServeOptions {
    * that. 0 sleeps at once. Holds for all devices of the process.
    */
   readonly pollUs?: number;
+  /**
+   * Offers ACCESS_PLATFORM, for guests whose driver addresses go through an IOMMU (QEMU's `iommu_platform=on`). Off by
+   * default: a front-end that takes it without having an IOMMU would not work.
+   */
+  readonly iommu?: boolean;
+  /**
+   * Offers notifications as messages on the socket, for simulators such as User-Mode Linux. Off by default: QEMU takes
+   * the feature without having it.
+   */
+  readonly inBandNotifications?: boolean;
   /** Closes the server when it is aborted. */
   readonly signal?: AbortSignal;
   /** Where to write what happens; warnings and errors on the standard error output by default. */
@@ -36,45 +47,7 @@ export interface ServeOptions {
   readonly onSession?: (session: Session) => void;
 }
 
-/** The path of a socket that another server listens on. */
-export class SocketInUseError extends Error {
-  /** The error's class name. */
-  override readonly name = "SocketInUseError";
-}
-
 const ACCEPT_RETRY = 200;
-
-function identity(path: string): string {
-  const fd = openFile(path, OpenFlag.PATH_ONLY);
-  try {
-    const { device, inode, kind } = fileStatus(fd);
-    return `${kind}:${device}:${inode}`;
-  } finally {
-    close(fd);
-  }
-}
-
-/** Listens, in place of a socket file that nobody listens on any more. */
-function listenOn(path: string, mode: number): number {
-  try {
-    return listen(path, mode);
-  } catch (error) {
-    if (!(error instanceof OsError) || error.errno !== Errno.EADDRINUSE) throw error;
-  }
-  if (!identity(path).startsWith("socket:")) {
-    throw new SocketInUseError(`${path} exists and is not a socket; it is left as it is`);
-  }
-  try {
-    close(connect(path));
-  } catch (error) {
-    if (error instanceof OsError && error.errno === Errno.ECONNREFUSED) {
-      removeFile(path);
-      return listen(path, mode);
-    }
-    if (!(error instanceof OsError) || error.errno !== Errno.EAGAIN) throw error;
-  }
-  throw new SocketInUseError(`another process is listening on ${path}: stop it, or choose another path`);
-}
 
 /** A device being served. */
 export class Server {
@@ -90,8 +63,8 @@ export class Server {
   readonly #sessions = new Set<Session>();
   readonly #maxSessions: number;
   #listener = -1;
+  #socketFile: Listener | undefined;
   #paused = false;
-  #identity: string | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
   #finish: () => void = () => {};
@@ -114,8 +87,8 @@ export class Server {
     this.#maxSessions = device.definition.exclusive === true ? 1 : options.maxSessions ?? 64;
     this.finished = new Promise((resolve) => this.#finish = resolve);
     if (socketPath !== undefined) {
-      this.#listener = listenOn(socketPath, socketMode);
-      this.#identity = identity(socketPath);
+      this.#socketFile = new Listener(socketPath, socketMode);
+      this.#listener = this.#socketFile.fd;
     } else if (fd !== undefined) {
       setNonblocking(fd);
       if (isListening(fd)) this.#listener = fd;
@@ -187,8 +160,8 @@ export class Server {
     clearTimeout(this.#retry);
     if (this.#listener >= 0) {
       this.#reactor.unwatch(this.#listener);
-      close(this.#listener);
-      this.#removeSocketFile();
+      if (this.#socketFile === undefined) close(this.#listener);
+      else this.#socketFile.close();
     }
     for (const session of [...this.#sessions]) session.end();
     this.#finishIfIdle();
@@ -196,17 +169,6 @@ export class Server {
 
   #finishIfIdle(): void {
     if (this.#sessions.size === 0) this.#finish();
-  }
-
-  /** Only our own: by now another server may have put its socket there. */
-  #removeSocketFile(): void {
-    const { socketPath } = this.#options;
-    if (socketPath === undefined) return;
-    try {
-      if (identity(socketPath) === this.#identity) removeFile(socketPath);
-    } catch {
-      // Somebody has removed it already.
-    }
   }
 }
 

@@ -7,7 +7,8 @@
 import { consume, signal } from "../../ffi/eventfd.ts";
 import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
 import type { Looker, Reactor } from "../../ffi/reactor.ts";
-import type { GuestMemory } from "../memory/guest_memory.ts";
+import type { AddressSpace } from "../memory/address_space.ts";
+import { IotlbMiss } from "../memory/iotlb.ts";
 import { FieldError } from "../protocol/error.ts";
 import { has, ringFeatures } from "../protocol/features.ts";
 import type { VringAddress } from "../protocol/payloads.ts";
@@ -24,8 +25,16 @@ const POLL_INTERVAL = 1;
 
 /** What a ring needs of its session. */
 export interface VringContext {
-  /** Guest memory. */
-  readonly memory: GuestMemory;
+  /** What the addresses in descriptors mean. */
+  space(): AddressSpace;
+  /**
+   * Where a part of a ring is; `undefined` when it is not within one region of guest memory.
+   *
+   * @throws {IotlbMiss} when the IOTLB does not say
+   */
+  locate(address: bigint, length: number): RingPart | undefined;
+  /** Whether there is guest memory at all. */
+  hasMemory(): boolean;
   /** Waiting. */
   readonly reactor: Reactor;
   /** The features that the driver accepted. */
@@ -34,6 +43,10 @@ export interface VringContext {
   onRequestError(vring: Vring, error: unknown): void;
   /** The first request since the ring was started has come: front-end and driver are up. */
   onLive(): void;
+  /** An address is missing in the IOTLB. The ring waits for {@link Vring.retry}, or for {@link Vring.fail}. */
+  onMiss(vring: Vring, miss: IotlbMiss): void;
+  /** Notifications as messages on the back-end channel, where they were negotiated (INBAND_NOTIFICATIONS). */
+  notifyInBand(vring: Vring, message: "VRING_CALL" | "VRING_ERR"): void;
   /** The driver broke the ring; it stands still until it is set up anew. */
   onBroken(vring: Vring, error: unknown): void;
 }
@@ -56,6 +69,13 @@ export class Vring implements Queue, Looker {
   #enabled = false;
   #started = false;
   #broken = false;
+  /** Waits for an entry of the IOTLB. */
+  #waiting = false;
+  /** Lets what is under way complete, for an IOTLB entry that goes away. */
+  #paused = false;
+  readonly #idlers: (() => void)[] = [];
+  /** Started by VRING_KICK: kicks and calls are messages. A descriptor, where there is one, wins. */
+  #inBand = false;
   /** Whether the ring's memory was taken away: nothing of it may be touched. */
   #lost = false;
   #ring: Ring | undefined;
@@ -109,8 +129,13 @@ export class Vring implements Queue, Looker {
 
   /** SET_VRING_ADDR. With a memory table present, the addresses must be in it. */
   setAddress(address: VringAddress): void {
-    if (this.#context.memory.regions.length > 0 && this.#size > 0) this.#resolve(address);
-    if (this.#started && this.#ring !== undefined) this.#ring.bind(this.#resolve(address));
+    try {
+      if (this.#context.hasMemory() && this.#size > 0) this.#resolve(address);
+      if (this.#started && this.#ring !== undefined) this.#ring.bind(this.#resolve(address));
+    } catch (error) {
+      // Behind an IOMMU it is known only when the ring runs.
+      if (!(error instanceof IotlbMiss)) throw error;
+    }
     this.#address = address;
   }
 
@@ -137,7 +162,11 @@ export class Vring implements Queue, Looker {
     if (kick >= 0) {
       const { kind } = fileStatus(kick);
       if (["file", "directory", "block device"].includes(kind)) {
-        throw new FieldError("kick descriptor", "one that can be waited for, such as an eventfd", `a ${kind}`);
+        throw new FieldError(
+          "kick descriptor",
+          "one that can be waited for, such as an eventfd",
+          `a ${kind}`,
+        );
       }
       setNonblocking(kick);
     }
@@ -163,17 +192,14 @@ export class Vring implements Queue, Looker {
   }
 
   #part(name: string, address: bigint, length: number): RingPart {
-    const { memory } = this.#context;
-    const at = Number(address);
-    const region = memory.findUser(at, length);
-    if (region === undefined) {
+    const part = this.#context.locate(address, length);
+    if (part === undefined) {
+      const range = `0x${address.toString(16)}+${length}`;
       throw new RingError(
-        `ring ${this.index}: ${name} 0x${
-          address.toString(16)
-        }+${length} is not within one region of the memory table`,
+        `ring ${this.index}: ${name} ${range} is not within one region of the memory table`,
       );
     }
-    return { region, offset: at - region.userAddress };
+    return part;
   }
 
   #resolve(address: VringAddress): RingPlace {
@@ -210,7 +236,9 @@ export class Vring implements Queue, Looker {
         throw new RingError(`ring ${this.index} was started before SET_VRING_ADDR`);
       }
       const features = this.features;
-      this.#ring = new SplitRing(this.#context.memory, this.#size, this.#resolve(this.#address), {
+      const place = this.#resolveOrWait(this.#address);
+      if (place === undefined) return;
+      this.#ring = new SplitRing(this.#context.space(), this.#size, place, {
         eventIdx: has(features, ringFeatures.EVENT_IDX),
         indirect: has(features, ringFeatures.INDIRECT_DESC),
         base: this.#base,
@@ -219,6 +247,68 @@ export class Vring implements Queue, Looker {
     this.#listen();
     this.#running = true;
     if (this.#call >= 0) signal(this.#call);
+    this.#context.reactor.wake(this);
+  }
+
+  #resolveOrWait(address: VringAddress): RingPlace | undefined {
+    try {
+      const place = this.#resolve(address);
+      this.#waiting = false;
+      return place;
+    } catch (error) {
+      if (!(error instanceof IotlbMiss)) throw error;
+      this.#wait(error);
+      return undefined;
+    }
+  }
+
+  #wait(miss: IotlbMiss): void {
+    this.#waiting = true;
+    this.#context.reactor.rest(this);
+    this.#context.onMiss(this, miss);
+  }
+
+  /** The IOTLB has changed: goes on, if the ring was waiting for that. */
+  retry(): void {
+    if (!this.#waiting) return;
+    this.#waiting = false;
+    try {
+      if (this.#ring === undefined) this.activate();
+      else this.memoryChanged();
+    } catch (error) {
+      this.#break(error);
+    }
+    if (this.#running && !this.#waiting) this.#context.reactor.wake(this);
+  }
+
+  /** The address that the ring waits for does not exist. */
+  fail(error: Error): void {
+    if (!this.#waiting) return;
+    this.#waiting = false;
+    this.#break(error);
+  }
+
+  /** Takes nothing new until {@link resume}. Returns a promise of everything under way having completed, if there is any. */
+  quiesce(): Promise<void> | undefined {
+    if (this.#pending === 0) return undefined;
+    this.#paused = true;
+    return new Promise((resolve) => this.#idlers.push(resolve));
+  }
+
+  /** Ends {@link quiesce}. */
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    if (this.#running) this.#context.reactor.wake(this);
+  }
+
+  /** VRING_KICK: like SET_VRING_KICK without a descriptor, but rung by messages. */
+  kickInBand(): void {
+    if (!this.#started) {
+      this.#started = true;
+      this.#inBand = true;
+      this.activate();
+    }
     this.#context.reactor.wake(this);
   }
 
@@ -231,6 +321,7 @@ export class Vring implements Queue, Looker {
 
   #listen(): void {
     const { reactor } = this.#context;
+    if (this.#inBand) return;
     if (this.#kick < 0) {
       this.#pollTimer = setInterval(() => reactor.wake(this), POLL_INTERVAL);
       return;
@@ -261,7 +352,8 @@ export class Vring implements Queue, Looker {
   memoryChanged(): void {
     if (this.#ring === undefined || this.#address === undefined || this.#lost) return;
     try {
-      this.#ring.bind(this.#resolve(this.#address));
+      const place = this.#resolveOrWait(this.#address);
+      if (place !== undefined) this.#ring.bind(place);
     } catch (error) {
       this.#lost = true;
       if (!this.#broken) this.#break(error);
@@ -271,7 +363,9 @@ export class Vring implements Queue, Looker {
   /** Takes and handles requests. Returns whether there were any. */
   look(): boolean {
     const ring = this.#ring;
-    if (ring === undefined || !this.#running || !ring.available()) return false;
+    if (ring === undefined || !this.#running || this.#waiting || this.#paused || !ring.available()) {
+      return false;
+    }
     if (!this.live) {
       this.live = true;
       this.#context.onLive();
@@ -284,7 +378,8 @@ export class Vring implements Queue, Looker {
         this.#handle(ring, chain);
       }
     } catch (error) {
-      this.#break(error);
+      if (error instanceof IotlbMiss) this.#wait(error);
+      else this.#break(error);
     }
     this.#publish(ring);
     return true;
@@ -292,7 +387,7 @@ export class Vring implements Queue, Looker {
 
   /** Asks for kicks. Returns true when something came in meanwhile. */
   idle(): boolean {
-    return this.#running && this.#ring !== undefined && this.#ring.arm();
+    return this.#running && !this.#waiting && !this.#paused && this.#ring !== undefined && this.#ring.arm();
   }
 
   #handle(ring: Ring, chain: Chain): void {
@@ -311,7 +406,7 @@ export class Vring implements Queue, Looker {
     this.#pending++;
     pending.catch((error) => this.#context.onRequestError(this, error)).then(() => {
       chain.unpin();
-      this.#pending--;
+      if (--this.#pending === 0) { for (const idle of this.#idlers.splice(0)) idle(); }
       if (ring !== this.#ring) {
         if (this.#pending === 0) this.#drained();
         return;
@@ -330,13 +425,16 @@ export class Vring implements Queue, Looker {
   }
 
   #publish(ring: Ring): void {
-    if (!this.#lost && ring.publish() && this.#call >= 0) signal(this.#call);
+    if (this.#lost || !ring.publish()) return;
+    if (this.#call >= 0) signal(this.#call);
+    else if (this.#inBand) this.#context.notifyInBand(this, "VRING_CALL");
   }
 
   #break(error: unknown): void {
     this.#broken = true;
     this.#deactivate();
     if (this.#error >= 0) signal(this.#error);
+    else if (this.#inBand) this.#context.notifyInBand(this, "VRING_ERR");
     this.#context.onBroken(this, error);
   }
 
@@ -364,7 +462,11 @@ export class Vring implements Queue, Looker {
     this.#base = base;
     this.#ring = undefined;
     this.#started = false;
-    this.#broken = this.#lost = false;
+    this.#broken =
+      this.#lost =
+      this.#waiting =
+      this.#inBand =
+        false;
     this.live = false;
     return base;
   }

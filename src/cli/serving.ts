@@ -21,6 +21,10 @@ export const servingOptions: Readonly<Record<string, Option>> = {
     value: "N",
     help: "Keep looking at a busy ring for up to N µs before sleeping (default 50; 0: sleep at once).",
   },
+  "iommu": { help: "Offer ACCESS_PLATFORM, for QEMU's iommu_platform=on." },
+  "inband-notifications": {
+    help: "Offer notifications as messages, for User-Mode Linux and other simulators.",
+  },
   "trace": { help: "Print every message of the control socket." },
   "verbose": { help: "Print when front-ends come and go." },
 };
@@ -41,6 +45,8 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
     fd: fd === undefined ? undefined : wholeNumber("fd", String(fd), 0, 1 << 20),
     socketMode: mode === undefined ? undefined : parseInt(String(mode), 8),
     pollUs: poll === undefined ? undefined : wholeNumber("poll-us", String(poll), 0, 1_000_000),
+    iommu: values.iommu === true,
+    inBandNotifications: values["inband-notifications"] === true,
     log,
     onSession: trace !== true ? undefined : (session) => {
       session.connection.tap = (direction, message) => output.error(describeMessage(direction, message));

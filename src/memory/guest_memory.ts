@@ -32,6 +32,8 @@ function checkDisjoint(places: readonly RegionPlace[]): void {
 export interface RegionSource extends RegionPlace {
   /** The file; stays the caller's. */
   readonly fd: number;
+  /** False maps it without access until {@link Region.serveFaults}. */
+  readonly accessible?: boolean;
 }
 
 /**
@@ -68,7 +70,7 @@ export class GuestMemory implements AddressSpace {
     try {
       for (const source of sources) {
         const same = this.#regions.find((region) => !kept.has(region) && region.equals(source, source.fd));
-        if (same === undefined) fresh.push(new Region(source, source.fd));
+        if (same === undefined) fresh.push(new Region(source, source.fd, source.accessible));
         else kept.add(same);
       }
     } catch (error) {
@@ -88,12 +90,14 @@ export class GuestMemory implements AddressSpace {
    * @throws {MemoryError} when it overlaps another, exceeds its file, or is one too many
    * @throws {OsError} when it cannot be mapped
    */
-  add(source: RegionSource): void {
+  add(source: RegionSource): Region {
     if (this.#regions.length >= this.maxRegions) {
       throw new MemoryError(`at most ${this.maxRegions} regions`);
     }
     checkDisjoint([...this.#regions, source]);
-    this.#set([...this.#regions, new Region(source, source.fd)]);
+    const region = new Region(source, source.fd, source.accessible);
+    this.#set([...this.#regions, region]);
+    return region;
   }
 
   /**

@@ -6,6 +6,7 @@
 
 import { fileStatus } from "../../ffi/fd.ts";
 import { Mapping } from "../../ffi/mapping.ts";
+import { registerMissing } from "../../ffi/userfaultfd.ts";
 
 /** Where a piece of guest memory is, for guest, front-end and file. All numbers are below 2^53. */
 export interface RegionPlace {
@@ -55,10 +56,11 @@ export class Region implements RegionPlace {
   /**
    * Maps a region. The descriptor may be closed afterwards.
    *
+   * @param accessible false maps it without access until {@link serveFaults}
    * @throws {MemoryError} when the file is shorter than the region says
    * @throws {OsError} when it cannot be mapped
    */
-  constructor(place: RegionPlace, fd: number) {
+  constructor(place: RegionPlace, fd: number, accessible = true) {
     this.guestAddress = place.guestAddress;
     this.size = place.size;
     this.userAddress = place.userAddress;
@@ -75,7 +77,7 @@ export class Region implements RegionPlace {
     const page = Math.max(4096, status.blockSize);
     const start = Math.floor(place.mmapOffset / page) * page;
     const end = Math.ceil((place.mmapOffset + place.size) / page) * page;
-    this.#mapping = new Mapping(fd, end - start, start);
+    this.#mapping = new Mapping(fd, end - start, start, accessible);
     this.bufferOffset = place.mmapOffset - start;
     this.hostAddress = Number(this.#mapping.address) + this.bufferOffset;
     this.bytes = new Uint8Array(this.#mapping.buffer, this.bufferOffset, this.size);
@@ -93,6 +95,17 @@ export class Region implements RegionPlace {
     return place.guestAddress === this.guestAddress && place.size === this.size &&
       place.userAddress === this.userAddress && place.mmapOffset === this.mmapOffset &&
       this.#file === `${status.device}:${status.inode}`;
+  }
+
+  /**
+   * Opens a region that was mapped without access: the first touch of each page is reported on a userfaultfd, and waits
+   * until the page has come.
+   *
+   * @throws {OsError}
+   */
+  serveFaults(userfaultfd: number): void {
+    registerMissing(userfaultfd, this.#mapping.address, this.#mapping.byteLength);
+    this.#mapping.allowAccess();
   }
 
   /** Keeps the memory mapped for a request that uses it, until {@link unpin}. */

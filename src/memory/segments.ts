@@ -45,6 +45,16 @@ export class Segments {
     this.byteLength += length;
   }
 
+  /** Where all bytes are, when they follow each other within one region; else `undefined`. */
+  contiguous(): { region: Region; offset: number } | undefined {
+    if (this.count === 0) return undefined;
+    for (let i = 1; i < this.count; i++) {
+      const follows = this.#offsets[i] === this.#offsets[i - 1] + this.#lengths[i - 1];
+      if (!follows || this.#regions[i] !== this.#regions[0]) return undefined;
+    }
+    return { region: this.#regions[0], offset: this.#offsets[0] };
+  }
+
   /** Keeps the memory mapped until {@link unpin}. */
   pin(): void {
     for (let i = 0; i < this.count; i++) this.#regions[i].pin();

@@ -27,7 +27,7 @@ export class Span {
 
   /** Copies bytes out of guest memory, from a position in the span. Returns how many there were. */
   copyTo(target: Uint8Array, position = 0): number {
-    const length = Math.min(target.length, this.byteLength - position);
+    const length = Math.max(0, Math.min(target.length, this.byteLength - position));
     return this.#segments.copyTo(
       length === target.length ? target : target.subarray(0, length),
       this.#start + position,
@@ -36,7 +36,7 @@ export class Span {
 
   /** Copies bytes into guest memory, to a position in the span. Returns how many found room. */
   copyFrom(source: Uint8Array, position = 0): number {
-    const length = Math.min(source.length, this.byteLength - position);
+    const length = Math.max(0, Math.min(source.length, this.byteLength - position));
     return this.#segments.copyFrom(
       length === source.length ? source : source.subarray(0, length),
       this.#start + position,

@@ -7,6 +7,7 @@
  * - `payload`: the kind of its payload, of {@link PayloadTypes}
  * - `reply`: the kind of its answer, always sent; or `"ack"`, a u64 (0 success) sent only when need_reply is set and
  *   REPLY_ACK was negotiated; or `"always ack"`, the same u64 sent in any case
+ * - `postcopyReply`: the kind of its answer after POSTCOPY_LISTEN, always sent then
  * - `fds`: how many descriptors come along, at least and at most (none when absent)
  * - `replyFds`: the same for the answer
  * - `requires`: the protocol feature without which it may not be sent
@@ -27,6 +28,8 @@ export interface MessageRow {
   readonly payload: keyof PayloadTypes;
   /** Kind of answer. */
   readonly reply: keyof PayloadTypes | "ack" | "always ack";
+  /** Kind of answer while a postcopy migration arrives: always sent, with the back-end's own addresses. */
+  readonly postcopyReply?: keyof PayloadTypes;
   /** Descriptors with it: fewest and most. */
   readonly fds?: readonly [number, number];
   /** Descriptors with the answer: fewest and most. */
@@ -45,7 +48,13 @@ export const frontendMessages = {
   SET_FEATURES: { id: 2, payload: "u64", reply: "ack" },
   SET_OWNER: { id: 3, payload: "none", reply: "ack" },
   RESET_OWNER: { id: 4, payload: "none", reply: "ack" },
-  SET_MEM_TABLE: { id: 5, payload: "memoryRegions", reply: "ack", fds: [0, 32] },
+  SET_MEM_TABLE: {
+    id: 5,
+    payload: "memoryRegions",
+    reply: "ack",
+    fds: [0, 32],
+    postcopyReply: "memoryRegions",
+  },
   SET_LOG_BASE: { id: 6, payload: "log", reply: "log", fds: [1, 1], requires: "LOG_SHMFD" },
   SET_LOG_FD: { id: 7, payload: "none", reply: "ack", fds: [1, 1] },
   SET_VRING_NUM: { id: 8, payload: "vringState", reply: "ack" },
@@ -97,10 +106,11 @@ export const frontendMessages = {
   GET_MAX_MEM_SLOTS: { id: 36, payload: "none", reply: "u64", requires: "CONFIGURE_MEM_SLOTS" },
   ADD_MEM_REG: {
     id: 37,
-    payload: "memoryRegion",
+    payload: "addedRegion",
     reply: "ack",
-    fds: [1, 1],
+    fds: [0, 1],
     requires: "CONFIGURE_MEM_SLOTS",
+    postcopyReply: "memoryRegion",
   },
   REM_MEM_REG: {
     id: 38,

@@ -186,6 +186,8 @@ export interface PayloadTypes {
   memoryRegions: readonly MemoryRegion[];
   /** One region. */
   memoryRegion: MemoryRegion;
+  /** One region, or eight zero bytes: during postcopy, "your addresses were understood". */
+  addedRegion: MemoryRegion | undefined;
   /** {@link Log}. */
   log: Log;
   /** {@link Iotlb}. */
@@ -299,6 +301,23 @@ const memoryRegion: Codec<MemoryRegion> = {
   decode: (payload) => checkRegion(region.decode(payload.subarray(8))),
 };
 
+const addedRegion: Codec<MemoryRegion | undefined> = {
+  minimum: 8,
+  maximum: memoryRegion.maximum,
+  encode: (value) => value === undefined ? new Uint8Array(8) : memoryRegion.encode(value),
+  decode: (payload) => {
+    if (payload.length === 8) return undefined;
+    if (payload.length < memoryRegion.minimum) {
+      throw new FieldError(
+        "payload",
+        `${memoryRegion.minimum} bytes, or 8 during postcopy`,
+        `${payload.length} bytes`,
+      );
+    }
+    return memoryRegion.decode(payload);
+  },
+};
+
 const configHeader = new Struct<{ offset: number; size: number; flags: number }>(
   { offset: u32, size: u32, flags: u32 },
   nativeEndianness,
@@ -345,6 +364,7 @@ export const payloads: { readonly [K in keyof PayloadTypes]: Codec<PayloadTypes[
   ),
   memoryRegions,
   memoryRegion,
+  addedRegion,
   log: structure<Log>(
     { size: u64, offset: u64 },
     (value) => checkNoWrap("log offset", value.offset, value.size),

@@ -125,13 +125,15 @@ export class Connection {
    *
    * @param flags of {@link HeaderFlag}, without the version
    * @param fds the peer gets copies; the caller keeps its own
-   * @throws {ProtocolError} when the peer's buffer is full
+   * @throws {ProtocolError} when the peer's buffer is full, or after {@link close}
    * @throws {OsError} when the peer has gone
    */
   send(request: number, flags: number, payload: Uint8Array, fds: DescriptorBag): void {
     const head: Header = { request, flags: VERSION | flags, size: payload.length };
     const length = header.size + payload.length;
     const name = messageName(this.#table, request) ?? `message ${request}`;
+    // The number of the descriptor may belong to another connection by now.
+    if (this.#closed) throw new ProtocolError(name, "the connection is closed");
     if (payload.length > MAX_PAYLOAD) {
       throw new RangeError(`${name}: payload of ${payload.length} bytes, at most ${MAX_PAYLOAD}`);
     }

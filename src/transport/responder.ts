@@ -10,7 +10,7 @@ import type { Codec } from "../protocol/codec.ts";
 import { FieldError, ProtocolError } from "../protocol/error.ts";
 import { HeaderFlag } from "../protocol/header.ts";
 import type { MessageRow, MessageTable, PayloadOf, ReplyOf } from "../protocol/messages.ts";
-import { codecOf, payloads } from "../protocol/payloads.ts";
+import { codecOf, payloads, type PayloadTypes } from "../protocol/payloads.ts";
 import { Connection, type Message } from "./connection.ts";
 
 /** An answer with descriptors, or one whose payload is left out because the request failed. */
@@ -34,7 +34,13 @@ export class Reply<T> {
 export type Handler<R extends MessageRow> = (
   payload: PayloadOf<R>,
   fds: DescriptorBag,
-) => ReplyOf<R> | Reply<ReplyOf<R>> | Promise<ReplyOf<R> | Reply<ReplyOf<R>>>;
+) => AnswerOf<R> | Promise<AnswerOf<R>>;
+
+/** The value of the answer, or a {@link Reply}; that can also hold the answer during postcopy. */
+export type AnswerOf<R extends MessageRow> =
+  | ReplyOf<R>
+  | Reply<ReplyOf<R>>
+  | (R["postcopyReply"] extends keyof PayloadTypes ? Reply<PayloadTypes[R["postcopyReply"]]> : never);
 
 /** A handler for each message that is understood. */
 export type Handlers<T extends MessageTable> = { readonly [K in keyof T]?: Handler<T[K]> };
@@ -100,7 +106,10 @@ export class Responder<T extends MessageTable> {
         const pending = this.#handle(message);
         if (pending !== undefined) {
           this.#reactor.pause(this.connection.fd);
-          pending.then(() => this.#reactor.resume(this.connection.fd), (error) => this.end(error));
+          pending.then(() => {
+            // Once it has ended, the number of its descriptor may belong to another connection.
+            if (!this.#ended) this.#reactor.resume(this.connection.fd);
+          }, (error) => this.end(error));
           return;
         }
       }
@@ -154,13 +163,15 @@ export class Responder<T extends MessageTable> {
   #answer(message: Message, row: MessageRow, result: unknown): void {
     const reply = result instanceof Reply ? result : new Reply(result);
     try {
-      if (row.reply === "ack" || row.reply === "always ack") {
+      // While a postcopy migration arrives, some requests have an answer of their own.
+      const postcopy = result instanceof Reply && reply.value !== undefined ? row.postcopyReply : undefined;
+      const kind = postcopy ?? row.reply;
+      if (kind === "ack" || kind === "always ack") {
         this.#acknowledge(message, row, 0n, reply.fds);
       } else {
-        const codec = codecOf(row.reply);
         const payload = result instanceof Reply && reply.value === undefined
           ? new Uint8Array(0)
-          : codec.encode(reply.value);
+          : codecOf(kind).encode(reply.value);
         this.connection.send(row.id, HeaderFlag.REPLY, payload, reply.fds);
       }
     } finally {

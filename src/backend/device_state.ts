@@ -1,0 +1,177 @@
+/**
+ * A device's internal state on its way to or from another back-end (vhost-user, "Migrating backend state").
+ *
+ * @module
+ */
+
+import { EpollEvent } from "../../ffi/epoll.ts";
+import { close, readBytes, setNonblocking, writeBytes } from "../../ffi/fd.ts";
+import type { Reactor } from "../../ffi/reactor.ts";
+import { bytes, Struct, u32, u64 } from "../protocol/struct.ts";
+
+/** Saves and loads a device's state. */
+export interface StateKeeper {
+  /** The state as bytes. The device stays usable: the migration may be cancelled. */
+  save(): Uint8Array | Promise<Uint8Array>;
+  /** Takes a state over. Throw when it cannot be understood. */
+  load(state: Uint8Array): void | Promise<void>;
+}
+
+/** A state that cannot be taken over. */
+export class DeviceStateError extends Error {
+  /** The error's class name. */
+  override readonly name = "DeviceStateError";
+}
+
+const MAGIC = 0x53445556; // "VUDS"
+const FORMAT = 1;
+/** The largest state that is taken over, bytes. */
+const MAX_STATE = 256 * 2 ** 20;
+
+/** What stands before the state: who wrote it, how long it is, and its SHA-256. */
+const frame = new Struct<
+  { magic: number; format: number; device: number; length: bigint; sha256: Uint8Array }
+>({
+  magic: u32,
+  format: u32,
+  device: u32,
+  length: u64,
+  sha256: bytes(32),
+});
+
+async function digest(state: Uint8Array): Promise<Uint8Array> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", new Uint8Array(state)));
+}
+
+/** A state with its frame. */
+export async function frameState(device: number, state: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+  const framed = new Uint8Array(frame.size + state.length);
+  framed.set(frame.encode({
+    magic: MAGIC,
+    format: FORMAT,
+    device,
+    length: BigInt(state.length),
+    sha256: await digest(state),
+  }));
+  framed.set(state, frame.size);
+  return framed;
+}
+
+/**
+ * The state within its frame.
+ *
+ * @throws {DeviceStateError} when it is not one, of another device or format, cut off, too long or damaged
+ */
+export async function unframeState(device: number, framed: Uint8Array): Promise<Uint8Array> {
+  if (framed.length < frame.size) {
+    throw new DeviceStateError(`device state of ${framed.length} bytes: its frame alone has ${frame.size}`);
+  }
+  const head = frame.decode(framed);
+  if (head.magic !== MAGIC) {
+    throw new DeviceStateError(`no device state: it starts with 0x${head.magic.toString(16)}`);
+  }
+  if (head.format !== FORMAT) {
+    throw new DeviceStateError(`device state format must be ${FORMAT}, got ${head.format}`);
+  }
+  if (head.device !== device) {
+    throw new DeviceStateError(`device state of virtio device ${head.device}, expected ${device}`);
+  }
+  const state = framed.subarray(frame.size);
+  if (BigInt(state.length) !== head.length) {
+    throw new DeviceStateError(`device state has ${state.length} bytes, its frame says ${head.length}`);
+  }
+  const sum = await digest(state);
+  if (!sum.every((byte, i) => byte === head.sha256[i])) {
+    throw new DeviceStateError("device state is damaged (SHA-256)");
+  }
+  return state;
+}
+
+/**
+ * One transfer. It starts at once and runs beside everything else; CHECK_DEVICE_STATE asks for its outcome. The rings are
+ * stopped meanwhile.
+ */
+export class StateTransfer {
+  /** Resolves when all was written, or all was read and taken over. */
+  readonly outcome: Promise<void>;
+  readonly #fd: number;
+  readonly #reactor: Reactor;
+  #cancel: ((error: Error) => void) | undefined;
+  #open = true;
+
+  /** Takes over a descriptor: the end of a pipe, or a socket. */
+  constructor(direction: "save" | "load", fd: number, device: number, keeper: StateKeeper, reactor: Reactor) {
+    this.#fd = fd;
+    this.#reactor = reactor;
+    setNonblocking(fd);
+    this.outcome = (direction === "save" ? this.#save(device, keeper) : this.#load(device, keeper))
+      .finally(() => this.#close());
+    // It may fail before anybody asks.
+    this.outcome.catch(() => {});
+  }
+
+  /** Gives up: another transfer starts, or the front-end has left. */
+  cancel(): void {
+    this.#close();
+    this.#cancel?.(new DeviceStateError("the transfer was given up"));
+  }
+
+  async #save(device: number, keeper: StateKeeper): Promise<void> {
+    const framed = await frameState(device, await keeper.save());
+    for (let at = 0; at < framed.length;) {
+      const written = this.#open ? writeBytes(this.#fd, framed.subarray(at)) : null;
+      if (written === null) await this.#ready(EpollEvent.OUT);
+      else at += written;
+    }
+    // The reader sees the end.
+    this.#close();
+  }
+
+  async #load(device: number, keeper: StateKeeper): Promise<void> {
+    const pieces: Uint8Array[] = [];
+    let length = 0;
+    for (;;) {
+      const piece = this.#open ? readBytes(this.#fd) : null;
+      if (piece === null) {
+        await this.#ready(EpollEvent.IN);
+        continue;
+      }
+      if (piece.length === 0) break;
+      pieces.push(piece);
+      length += piece.length;
+      if (length > MAX_STATE) throw new DeviceStateError(`device state must have at most ${MAX_STATE} bytes`);
+    }
+    const framed = new Uint8Array(length);
+    let at = 0;
+    for (const piece of pieces) {
+      framed.set(piece, at);
+      at += piece.length;
+    }
+    await keeper.load(await unframeState(device, framed));
+  }
+
+  #ready(events: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (!this.#open) return reject(new DeviceStateError("the transfer was given up"));
+      const done = (): void => {
+        this.#reactor.unwatch(this.#fd);
+        this.#cancel = undefined;
+      };
+      this.#cancel = (error) => {
+        done();
+        reject(error);
+      };
+      this.#reactor.watch(this.#fd, () => {
+        done();
+        resolve();
+      }, events);
+    });
+  }
+
+  #close(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#reactor.unwatch(this.#fd);
+    close(this.#fd);
+  }
+}

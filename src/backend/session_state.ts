@@ -1,0 +1,279 @@
+/**
+ * What a session has negotiated and holds; the handlers of its messages work on it.
+ *
+ * @module
+ */
+
+import type { Reactor } from "../../ffi/reactor.ts";
+import { userfaultfdAvailable } from "../../ffi/userfaultfd.ts";
+import { GuestMemory } from "../memory/guest_memory.ts";
+import { Iotlb } from "../memory/iotlb.ts";
+import { Segments } from "../memory/segments.ts";
+import { FieldError } from "../protocol/error.ts";
+import {
+  DeviceStatus,
+  has,
+  mask,
+  type ProtocolFeature,
+  protocolFeatures,
+  type RingFeature,
+  ringFeatures,
+} from "../protocol/features.ts";
+import type { MessageRow } from "../protocol/messages.ts";
+import type { RingPart } from "../virtqueue/ring.ts";
+import { BackChannel } from "./back_channel.ts";
+import { IotlbMisses } from "./iotlb_misses.ts";
+import type { Device, DeviceBehaviour, FrontEndLink } from "./device.ts";
+import type { StateTransfer } from "./device_state.ts";
+import type { Log, LogLevel } from "./log.ts";
+import { Postcopy } from "./postcopy.ts";
+import { SharedWindows } from "./shared_windows.ts";
+import { Vring } from "./vring.ts";
+
+/** Regions that a front-end may add one by one: what libvhost-user and rust-vmm answer too. */
+export const MAX_MEM_SLOTS = 509;
+
+const RING_FEATURES: readonly RingFeature[] = [
+  "INDIRECT_DESC",
+  "EVENT_IDX",
+  "PROTOCOL_FEATURES",
+  "VERSION_1",
+];
+
+const PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
+  "MQ",
+  "REPLY_ACK",
+  "BACKEND_REQ",
+  "BACKEND_SEND_FD",
+  "RESET_DEVICE",
+  "CONFIGURE_MEM_SLOTS",
+  "STATUS",
+  "GPA_ADDRESSES",
+];
+
+/** What a session needs of its server. */
+export interface SessionOptions {
+  /** Waiting. */
+  readonly reactor: Reactor;
+  /** Where to write what happens. */
+  readonly log: Log;
+  /** Whether to offer ACCESS_PLATFORM: the driver's addresses may go through an IOMMU. */
+  readonly iommu?: boolean;
+  /** Whether to offer INBAND_NOTIFICATIONS. */
+  readonly inBandNotifications?: boolean;
+  /** Called once when the front-end has left or was dropped. */
+  onEnd(): void;
+}
+
+/** Protocol features that only some devices have. */
+function deviceProtocolFeatures(behaviour: DeviceBehaviour): ProtocolFeature[] {
+  const having: readonly (readonly [ProtocolFeature, unknown])[] = [
+    ["CONFIG", behaviour.config],
+    ["DEVICE_STATE", behaviour.state],
+    ["SHMEM", behaviour.sharedMemory],
+    ["SHARED_OBJECT", behaviour.sharedObject],
+    ["RARP", behaviour.announce],
+    ["MTU", behaviour.setMtu],
+    ["CRYPTO_SESSION", behaviour.crypto],
+    ["HOST_NOTIFIER", behaviour.hostNotifiers],
+  ];
+  return having.flatMap(([feature, has]) => has === undefined || has === false ? [] : [feature]);
+}
+
+/** One session. */
+export class SessionState {
+  /** The device. */
+  readonly device: Device;
+  /** What it does for this front-end. */
+  readonly behaviour: DeviceBehaviour;
+  /** Waiting. */
+  readonly reactor: Reactor;
+  /** Guest memory. */
+  readonly memory = new GuestMemory(MAX_MEM_SLOTS);
+  /** The rings by index. */
+  readonly vrings: readonly Vring[];
+  /** Requests to the front-end. */
+  readonly channel: BackChannel;
+  /** Files shown to the guest. */
+  readonly windows: SharedWindows;
+  /** A postcopy migration that arrives. */
+  readonly postcopy = new Postcopy();
+  /** Features offered; constant for the session. */
+  readonly offered: bigint;
+  /** Protocol features offered; constant for the session. */
+  readonly offeredProtocol: bigint;
+  /** Features that the driver accepted. */
+  features = 0n;
+  /** Protocol features that the front-end accepted; kept over resets. */
+  protocol = 0n;
+  /** The device status. */
+  status = 0n;
+  /** The last transfer of the device's state. */
+  transfer: StateTransfer | undefined;
+  /** Addresses that rings wait for. */
+  readonly #iotlbMisses: IotlbMisses;
+  #iotlb: Iotlb | undefined;
+  readonly #log: Log;
+  #configPending = false;
+
+  /** A session at its start. */
+  constructor(device: Device, options: SessionOptions) {
+    const { reactor, log, iommu = false, inBandNotifications = false } = options;
+    this.device = device;
+    this.reactor = reactor;
+    this.#log = log;
+    this.channel = new BackChannel({
+      reactor,
+      negotiated: (feature) => this.negotiated(feature),
+      up: () => this.#up(),
+      onError: (error) => this.log("warning", "the back-end channel is closed", error),
+    });
+    this.#iotlbMisses = new IotlbMisses(
+      this.channel,
+      () => this.iotlb,
+      (text, error) => this.log("warning", text, error),
+    );
+    const sizes = new Map<number, number>();
+    this.windows = new SharedWindows(sizes, this.channel);
+    const link: FrontEndLink = {
+      negotiated: (feature) => this.negotiated(feature),
+      request: (name, payload, fds) => this.channel.request(name, payload, fds),
+      windows: this.windows,
+    };
+    this.behaviour = device.connect(link);
+    for (const [id, size] of this.behaviour.sharedMemory ?? []) sizes.set(id, size);
+    const ringNames: RingFeature[] = [...RING_FEATURES, ...(iommu ? ["ACCESS_PLATFORM" as const] : [])];
+    this.offered = (device.definition.features ?? 0n) | mask(...ringNames.map((name) => ringFeatures[name]));
+    const protocolNames: ProtocolFeature[] = [
+      ...PROTOCOL_FEATURES,
+      ...deviceProtocolFeatures(this.behaviour),
+      ...(userfaultfdAvailable() ? ["PAGEFAULT" as const] : []),
+      ...(inBandNotifications ? ["INBAND_NOTIFICATIONS" as const] : []),
+    ];
+    this.offeredProtocol = mask(...protocolNames.map((name) => protocolFeatures[name]));
+    this.vrings = this.behaviour.queues.map((handler, index) =>
+      new Vring(index, handler, {
+        reactor,
+        space: () => this.#iommu() ?? this.memory,
+        locate: (address, length) => this.#locate(address, length),
+        hasMemory: () => this.memory.regions.length > 0,
+        features: () => this.features,
+        onMiss: (vring, miss) => this.#iotlbMisses.ask(vring, miss),
+        notifyInBand: (vring, message) => this.#notifyInBand(vring, message),
+        onLive: () => this.flushConfigChange(),
+        onRequestError: (vring, error) =>
+          this.log("warning", `a request on ring ${vring.index} failed`, error),
+        onBroken: (vring, error) => this.#onBroken(vring, error),
+      })
+    );
+  }
+
+  /** Writes about what happens. */
+  log(level: LogLevel, text: string, error?: unknown): void {
+    this.#log(level, `${this.device.name}: ${text}`, error);
+  }
+
+  /** Whether a protocol feature was negotiated. */
+  negotiated(feature: ProtocolFeature): boolean {
+    return has(this.protocol, protocolFeatures[feature]);
+  }
+
+  /** Whether the driver has accepted a feature. */
+  accepted(feature: RingFeature): boolean {
+    return has(this.features, ringFeatures[feature]);
+  }
+
+  /** Why a message may not be sent in this session, or `undefined` when it may. */
+  refuse({ requires, requiresRing }: MessageRow): string | undefined {
+    if (requires !== undefined && !this.negotiated(requires)) {
+      return `protocol feature ${requires} was not negotiated`;
+    }
+    // Some are sent before SET_FEATURES (QEMU's net sends SET_VRING_ENABLE), so the offer decides.
+    if (requiresRing !== undefined && !has(this.offered, ringFeatures[requiresRing])) {
+      return `feature ${requiresRing} is not offered`;
+    }
+    return undefined;
+  }
+
+  /**
+   * A ring.
+   *
+   * @throws {FieldError} when the device has none of this index
+   */
+  vring(index: number): Vring {
+    const vring = this.vrings[index];
+    if (vring === undefined) throw new FieldError("ring", `0 to ${this.vrings.length - 1}`, index);
+    return vring;
+  }
+
+  /** The IOTLB, when the driver's addresses go through it. */
+  #iommu(): Iotlb | undefined {
+    return this.accepted("ACCESS_PLATFORM") ? this.iotlb : undefined;
+  }
+
+  /** The IOTLB has a new entry: rings that wait may go on. */
+  iotlbChanged(): void {
+    for (const vring of this.vrings) vring.retry();
+  }
+
+  /** The entries that the front-end has given. */
+  get iotlb(): Iotlb {
+    return this.#iotlb ??= new Iotlb(this.memory, this.negotiated("GPA_ADDRESSES"));
+  }
+
+  /** Where a part of a ring is (vhost-user, "Ring addresses"): its address is of the front-end, the guest or the IOMMU. */
+  #locate(address: bigint, length: number): RingPart | undefined {
+    const segments = new Segments();
+    const at = Number(address);
+    const iommu = this.#iommu();
+    if (iommu !== undefined) {
+      return iommu.append(segments, at, length, true) ? segments.contiguous() : undefined;
+    }
+    if (this.negotiated("GPA_ADDRESSES")) {
+      return this.memory.append(segments, at, length) ? segments.contiguous() : undefined;
+    }
+    const region = this.memory.findUser(at, length);
+    return region === undefined ? undefined : { region, offset: at - region.userAddress };
+  }
+
+  #notifyInBand({ index }: Vring, message: "VRING_CALL" | "VRING_ERR"): void {
+    if (this.channel.refusal(message) !== undefined) return;
+    this.channel.request(message, { index, num: 0 }).catch((error) =>
+      this.log("warning", `the front-end did not take ${message} of ring ${index}`, error)
+    );
+  }
+
+  /** The memory table has changed. */
+  memoryChanged(): void {
+    for (const vring of this.vrings) vring.memoryChanged();
+  }
+
+  #onBroken(vring: Vring, error: unknown): void {
+    this.log("error", `ring ${vring.index} is broken and stands still`, error);
+    this.status |= BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
+    this.configChanged();
+  }
+
+  /** Whether front-end and driver are up, so that something may be sent to them. */
+  #up(): boolean {
+    if (!this.vrings.some((vring) => vring.started)) return false;
+    return this.negotiated("STATUS")
+      ? (this.status & BigInt(DeviceStatus.DRIVER_OK)) !== 0n
+      : this.vrings.some((vring) => vring.live);
+  }
+
+  /** The configuration space, or the status, has changed: tells the front-end, now or as soon as it is up. */
+  configChanged(): void {
+    this.#configPending = true;
+    this.flushConfigChange();
+  }
+
+  /** Sends a change that had to wait, if it can be sent now. */
+  flushConfigChange(): void {
+    if (!this.#configPending || this.channel.refusal("CONFIG_CHANGE_MSG") !== undefined) return;
+    this.#configPending = false;
+    this.channel.request("CONFIG_CHANGE_MSG", undefined).catch((error) =>
+      this.log("warning", "the front-end did not take the change of the configuration space", error)
+    );
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * A socket that listens under a path.
+ *
+ * @module
+ */
+
+import { close, fileStatus } from "../../ffi/fd.ts";
+import { openFile, OpenFlag, removeFile } from "../../ffi/file.ts";
+import { Errno, OsError } from "../../ffi/os_error.ts";
+import { connect, listen } from "../../ffi/socket.ts";
+
+/** The path of a socket that another server listens on. */
+export class SocketInUseError extends Error {
+  /** The error's class name. */
+  override readonly name = "SocketInUseError";
+}
+
+function identity(path: string): string {
+  const fd = openFile(path, OpenFlag.PATH_ONLY);
+  try {
+    const { device, inode, kind } = fileStatus(fd);
+    return `${kind}:${device}:${inode}`;
+  } finally {
+    close(fd);
+  }
+}
+
+/** Listens, in place of a socket file that nobody listens on any more. */
+function listenOn(path: string, mode: number): number {
+  try {
+    return listen(path, mode);
+  } catch (error) {
+    if (!(error instanceof OsError) || error.errno !== Errno.EADDRINUSE) throw error;
+  }
+  if (!identity(path).startsWith("socket:")) {
+    throw new SocketInUseError(`${path} exists and is not a socket; it is left as it is`);
+  }
+  try {
+    close(connect(path));
+  } catch (error) {
+    if (error instanceof OsError && error.errno === Errno.ECONNREFUSED) {
+      removeFile(path);
+      return listen(path, mode);
+    }
+    if (!(error instanceof OsError) || error.errno !== Errno.EAGAIN) throw error;
+  }
+  throw new SocketInUseError(`another process is listening on ${path}: stop it, or choose another path`);
+}
+
+/** A listening socket and its file. Owns both. */
+export class Listener {
+  /** The socket; non-blocking. */
+  readonly fd: number;
+  readonly #path: string;
+  readonly #identity: string;
+
+  /**
+   * Listens. A socket file that nobody listens on any more is replaced.
+   *
+   * @param mode permission bits of the socket file
+   * @throws {SocketInUseError} when another process listens on the path, or it is not a socket
+   * @throws {OsError} when the socket cannot be made
+   */
+  constructor(path: string, mode: number) {
+    this.fd = listenOn(path, mode);
+    this.#path = path;
+    this.#identity = identity(path);
+  }
+
+  /** Stops listening and removes the file, unless another server has put its own there by now. */
+  close(): void {
+    close(this.fd);
+    try {
+      if (identity(this.#path) === this.#identity) removeFile(this.#path);
+    } catch {
+      // Somebody has removed it already.
+    }
+  }
+}
