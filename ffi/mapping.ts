@@ -13,7 +13,11 @@ const PROT_NONE = 0;
 const PROT_READ = 1;
 const PROT_WRITE = 2;
 const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
+const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+const MREMAP_MAYMOVE = 1;
+const MREMAP_FIXED = 2;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 
@@ -73,6 +77,59 @@ export class Mapping {
     this.#mapped = false;
     this.buffer.transfer(0);
     libc.munmap(this.address, BigInt(this.byteLength));
+  }
+}
+
+/** Some pages of a shared mapping. */
+export interface Pages {
+  /** Address of the first byte, at the start of a page. */
+  readonly address: bigint;
+  /** Whole pages, bytes. */
+  readonly byteLength: number;
+}
+
+/**
+ * Pages of shared mappings a second time, one after the other: scattered memory that reads as one. The pages stay shared
+ * with their first place, also when that is unmapped.
+ */
+export class Collage {
+  /** The memory. Detached (length 0) once {@link unmap} has been called. */
+  readonly buffer: ArrayBuffer;
+  readonly #address: bigint;
+  readonly #byteLength: number;
+
+  /**
+   * Puts pages in a row.
+   *
+   * @throws {OsError} EINVAL for pages of a private mapping
+   */
+  constructor(pieces: readonly Pages[]) {
+    this.#byteLength = pieces.reduce((sum, { byteLength }) => sum + byteLength, 0);
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const address = libc.mmap(0n, BigInt(this.#byteLength), PROT_NONE, flags, -1, 0n);
+    if (address === -1n) {
+      throw new OsError("mmap", errno(), `reserving ${this.#byteLength} bytes of addresses`);
+    }
+    this.#address = BigInt.asUintN(64, address);
+    let at = this.#address;
+    for (const piece of pieces) {
+      // With an old size of 0, mremap leaves the old mapping in place and makes a second one of the same pages.
+      const length = BigInt(piece.byteLength);
+      if (libc.mremap(piece.address, 0n, length, MREMAP_MAYMOVE | MREMAP_FIXED, at) === -1n) {
+        const number = errno();
+        libc.munmap(this.#address, BigInt(this.#byteLength));
+        throw new OsError("mremap", number, `mapping ${piece.byteLength} bytes a second time`);
+      }
+      at += length;
+    }
+    this.buffer = bufferAt(this.#address, this.#byteLength);
+  }
+
+  /** Unmaps; views of the buffer become empty first. */
+  unmap(): void {
+    if (this.buffer.byteLength === 0) return;
+    this.buffer.transfer(0);
+    libc.munmap(this.#address, BigInt(this.#byteLength));
   }
 }
 

@@ -34,6 +34,7 @@ export const symbols = {
   memfd_create: { parameters: ["u64", "u32"], result: "i32" },
   mmap: { parameters: ["u64", "u64", "i32", "i32", "i32", "i64"], result: "i64" },
   mprotect: { parameters: ["u64", "u64", "i32"], result: "i32" },
+  mremap: { parameters: ["u64", "u64", "u64", "i32", "u64"], result: "i64" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   open: { parameters: ["u64", "i32", "u32"], result: "i32" },
   preadv: { parameters: ["i32", "u64", "i32", "i64"], result: "i64" },

@@ -137,6 +137,8 @@ export class Server {
       session = new Session(fd, this.#device, {
         reactor: this.#reactor,
         log: this.#log,
+        iommu: this.#options.iommu,
+        inBandNotifications: this.#options.inBandNotifications,
         onEnd: () => {
           this.#sessions.delete(session);
           if (this.#closed) this.#finishIfIdle();

@@ -43,7 +43,7 @@ function hex(bytes: Uint8Array): string {
 export class Wire {
   readonly #connection: Connection;
   readonly #tap: Tap | undefined;
-  readonly #output = new Native(1 << 17);
+  readonly #output = new Native(1 << 14);
   readonly #patience: number;
   #ended = false;
 

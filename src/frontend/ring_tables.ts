@@ -1,0 +1,56 @@
+/**
+ * Descriptors as both ring formats have them, and tables of them for indirect requests.
+ *
+ * @module
+ */
+
+import { DESCRIPTOR_SIZE } from "../virtqueue/split_layout.ts";
+import type { Buffer } from "./driver_ring.ts";
+import type { SharedMemory } from "./shared_memory.ts";
+
+/** An indirect table. */
+export interface Table {
+  /** Guest physical address. */
+  readonly guestAddress: number;
+  /** The descriptors. */
+  readonly view: DataView;
+}
+
+/** Lays out tables, each with room for `entries` descriptors. */
+export function allocateTables(memory: SharedMemory, count: number, entries: number): readonly Table[] {
+  return Array.from({ length: count }, () => {
+    const { guestAddress, bytes } = memory.allocate(entries * DESCRIPTOR_SIZE, 16);
+    return { guestAddress, view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength) };
+  });
+}
+
+/**
+ * Checks that a request has descriptors, and not more than fit its table.
+ *
+ * @returns bytes of the table
+ * @throws {RangeError} when it has not
+ */
+export function tableBytes(table: Table, count: number): number {
+  const bytes = count * DESCRIPTOR_SIZE;
+  if (bytes > table.view.byteLength) {
+    const most = table.view.byteLength / DESCRIPTOR_SIZE;
+    throw new RangeError(`a request may have ${most} descriptors in its table, got ${count}`);
+  }
+  return bytes;
+}
+
+/** Writes address, length and the last two fields of a descriptor, which the formats order differently. */
+export function putDescriptor(
+  view: DataView,
+  index: number,
+  { guestAddress, length }: Buffer,
+  field12: number,
+  field14: number,
+): void {
+  const at = index * DESCRIPTOR_SIZE;
+  view.setUint32(at, guestAddress % 2 ** 32, true);
+  view.setUint32(at + 4, Math.floor(guestAddress / 2 ** 32), true);
+  view.setUint32(at + 8, length, true);
+  view.setUint16(at + 12, field12, true);
+  view.setUint16(at + 14, field14, true);
+}
