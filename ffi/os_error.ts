@@ -69,6 +69,7 @@ export const Errno = {
   ENOENT: 2,
   EINTR: 4,
   EAGAIN: 11,
+  EEXIST: 17,
   EINVAL: 22,
   EPIPE: 32,
   EOPNOTSUPP: 95,

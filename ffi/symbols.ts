@@ -37,6 +37,7 @@ export const symbols = {
   mremap: { parameters: ["u64", "u64", "u64", "i32", "u64"], result: "i64" },
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   open: { parameters: ["u64", "i32", "u32"], result: "i32" },
+  pipe2: { parameters: ["u64", "i32"], result: "i32" },
   preadv: { parameters: ["i32", "u64", "i32", "i64"], result: "i64" },
   pwritev: { parameters: ["i32", "u64", "i32", "i64"], result: "i64" },
   read: { parameters: ["i32", "u64", "u64"], result: "i64" },

@@ -4,10 +4,10 @@
  * @module
  */
 
-import { arch, libc } from "./deno.ts";
+import { arch, errno, libc } from "./deno.ts";
 import { close } from "./fd.ts";
 import { Native } from "./native.ts";
-import { check, OsError } from "./os_error.ts";
+import { check, Errno, OsError } from "./os_error.ts";
 
 const SYSCALL = arch === "x86_64" ? 323n : 282n;
 const O_CLOEXEC = 0o2000000;
@@ -80,4 +80,47 @@ export function userfaultfdAvailable(): boolean {
     }
   }
   return available;
+}
+
+const EVENT_PAGEFAULT = 0x12;
+const UFFDIO_COPY = 0xc028aa03n;
+const message = new Native(32);
+const copy = new Native(40);
+
+/**
+ * The next touch of a missing page; for the side that resolves them.
+ *
+ * @returns the address in the process that registered the memory, or `null` when nobody waits
+ * @throws {OsError}
+ */
+export function nextFault(fd: number): bigint | null {
+  for (;;) {
+    if (libc.read(fd, message.address, 32n) !== 32n) {
+      const number = errno();
+      if (number === Errno.EAGAIN) return null;
+      throw new OsError("read", number, "reading a page fault");
+    }
+    if (message.bytes[0] === EVENT_PAGEFAULT) return message.get64(16);
+  }
+}
+
+/**
+ * Puts pages where they are missing and wakes who waits for them.
+ *
+ * @param target address in the process that registered the memory, at the start of a page
+ * @param source address of the contents in this process
+ * @param byteLength whole pages
+ * @returns false when a page is there already
+ * @throws {OsError}
+ */
+export function resolveFault(fd: number, target: bigint, source: bigint, byteLength: number): boolean {
+  copy.set64(0, target);
+  copy.set64(8, source);
+  copy.set64(16, BigInt(byteLength));
+  copy.set64(24, 0n);
+  copy.set64(32, 0n);
+  if (libc.ioctl(fd, UFFDIO_COPY, copy.address) === 0) return true;
+  const number = errno();
+  if (number === Errno.EEXIST) return false;
+  throw new OsError("ioctl", number, `putting ${byteLength} bytes at 0x${target.toString(16)}`);
 }

@@ -20,7 +20,7 @@ export class IotlbMisses {
   readonly #channel: BackChannel;
   readonly #iotlb: () => Iotlb;
   readonly #log: (text: string, error: unknown) => void;
-  /** Rings that wait, by page and access that was asked for. */
+  /** Rings that wait, by address and access that was asked for; until the front-end acknowledges the question. */
   readonly #open = new Map<string, Set<Vring>>();
 
   /** No questions. */
@@ -38,11 +38,12 @@ export class IotlbMisses {
       waiting.add(vring);
       return;
     }
-    this.#open.set(key, new Set([vring]));
-    void this.#ask(key, miss);
+    const asking = new Set([vring]);
+    this.#open.set(key, asking);
+    void this.#ask(key, miss, asking);
   }
 
-  async #ask(key: string, miss: IotlbMiss): Promise<void> {
+  async #ask(key: string, miss: IotlbMiss, waiting: ReadonlySet<Vring>): Promise<void> {
     const message = (type: number): IotlbMessage => ({
       iova: BigInt(miss.iova),
       size: 0n,
@@ -52,8 +53,12 @@ export class IotlbMisses {
     });
     let failure: Error | undefined;
     try {
-      await this.#channel.requestEarly("IOTLB_MSG", message(IotlbType.MISS));
+      await this.#channel.requestEarly("IOTLB_MSG", message(IotlbType.MISS)).finally(() =>
+        this.#open.delete(key)
+      );
       await new Promise((resolve) => setTimeout(resolve, GRACE));
+      // Since then it may have come and gone again, and a ring may have asked anew.
+      if (this.#open.has(key)) return;
       const entry = this.#iotlb().lookup(miss.iova);
       if (entry === undefined) {
         failure = new RingError(`the IOMMU maps nothing at 0x${miss.iova.toString(16)}`);
@@ -66,8 +71,6 @@ export class IotlbMisses {
       this.#log("the front-end did not take an IOTLB message", error);
       failure ??= error as Error;
     }
-    const waiting = this.#open.get(key) ?? [];
-    this.#open.delete(key);
-    if (failure !== undefined) { for (const vring of waiting) vring.fail(failure); }
+    if (failure !== undefined) { for (const vring of waiting) vring.fail(miss.iova, failure); }
   }
 }

@@ -61,6 +61,8 @@ export class Session {
     state.channel.close();
     state.transfer?.cancel();
     state.postcopy.end();
+    state.migrationLog.close();
+    state.inflight?.close();
     state.memory.clear();
     state.behaviour.disconnected?.();
     // The next front-end of an exclusive device must not be overtaken by what this one has asked for.

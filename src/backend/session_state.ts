@@ -7,7 +7,7 @@
 import type { Reactor } from "../../ffi/reactor.ts";
 import { userfaultfdAvailable } from "../../ffi/userfaultfd.ts";
 import { GuestMemory } from "../memory/guest_memory.ts";
-import { Iotlb } from "../memory/iotlb.ts";
+import { Iotlb, IotlbMiss } from "../memory/iotlb.ts";
 import { Segments } from "../memory/segments.ts";
 import { FieldError } from "../protocol/error.ts";
 import {
@@ -22,13 +22,18 @@ import {
 import type { MessageRow } from "../protocol/messages.ts";
 import type { RingPart } from "../virtqueue/ring.ts";
 import { BackChannel } from "./back_channel.ts";
+import type { InflightBuffer } from "./inflight_buffer.ts";
 import { IotlbMisses } from "./iotlb_misses.ts";
 import type { Device, DeviceBehaviour, FrontEndLink } from "./device.ts";
 import type { StateTransfer } from "./device_state.ts";
 import type { Log, LogLevel } from "./log.ts";
+import { MigrationLog } from "./migration_log.ts";
 import { Postcopy } from "./postcopy.ts";
 import { SharedWindows } from "./shared_windows.ts";
 import { Vring } from "./vring.ts";
+
+/** Guest addresses are below this: numbers hold them exactly. */
+const END = 1n << 53n;
 
 /** Regions that a front-end may add one by one: what libvhost-user and rust-vmm answer too. */
 export const MAX_MEM_SLOTS = 509;
@@ -42,12 +47,15 @@ const RING_FEATURES: readonly RingFeature[] = [
 
 const PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
   "MQ",
+  "LOG_SHMFD",
   "REPLY_ACK",
   "BACKEND_REQ",
   "BACKEND_SEND_FD",
+  "INFLIGHT_SHMFD",
   "RESET_DEVICE",
   "CONFIGURE_MEM_SLOTS",
   "STATUS",
+  "GET_VRING_BASE_INFLIGHT",
   "GPA_ADDRESSES",
 ];
 
@@ -108,6 +116,10 @@ export class SessionState {
   protocol = 0n;
   /** The device status. */
   status = 0n;
+  /** The dirty log. */
+  readonly migrationLog = new MigrationLog();
+  /** Where requests in flight are recorded, once the front-end has given a buffer. */
+  inflight: InflightBuffer | undefined;
   /** The last transfer of the device's state. */
   transfer: StateTransfer | undefined;
   /** Addresses that rings wait for. */
@@ -158,6 +170,10 @@ export class SessionState {
         locate: (address, length) => this.#locate(address, length),
         hasMemory: () => this.memory.regions.length > 0,
         features: () => this.features,
+        inflight: (vring) => this.inflight?.region(vring.index, vring.size),
+        log: () => this.accepted("LOG_ALL") ? this.migrationLog.log : undefined,
+        logged: () => this.migrationLog.tell(),
+        logAddress: (address) => this.#logAddress(address),
         onMiss: (vring, miss) => this.#iotlbMisses.ask(vring, miss),
         notifyInBand: (vring, message) => this.#notifyInBand(vring, message),
         onLive: () => this.flushConfigChange(),
@@ -234,6 +250,21 @@ export class SessionState {
     }
     const region = this.memory.findUser(at, length);
     return region === undefined ? undefined : { region, offset: at - region.userAddress };
+  }
+
+  /** Behind an IOMMU the log's address is one of the driver's, too. */
+  #logAddress(address: bigint): number {
+    const iommu = this.#iommu();
+    if (iommu === undefined) return address < END ? Number(address) : -1;
+    const segments = new Segments();
+    try {
+      if (!iommu.append(segments, Number(address), 1, true)) return -1;
+    } catch (error) {
+      if (error instanceof IotlbMiss) return -1;
+      throw error;
+    }
+    const place = segments.contiguous();
+    return place === undefined ? -1 : place.region.guestAddress + place.offset;
   }
 
   #notifyInBand({ index }: Vring, message: "VRING_CALL" | "VRING_ERR"): void {

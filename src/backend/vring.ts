@@ -8,18 +8,24 @@ import { consume, signal } from "../../ffi/eventfd.ts";
 import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
 import type { Looker, Reactor } from "../../ffi/reactor.ts";
 import type { AddressSpace } from "../memory/address_space.ts";
+import type { DirtyLog } from "../memory/dirty_log.ts";
 import { IotlbMiss } from "../memory/iotlb.ts";
 import { FieldError } from "../protocol/error.ts";
-import { has, ringFeatures } from "../protocol/features.ts";
+import { has, type RingFeature, ringFeatures } from "../protocol/features.ts";
 import type { VringAddress } from "../protocol/payloads.ts";
 import type { Chain } from "../virtqueue/chain.ts";
 import { type Ring, RingError, type RingPart, type RingPlace } from "../virtqueue/ring.ts";
 import { MAX_RING_SIZE, splitRingSizes } from "../virtqueue/split_layout.ts";
+import type { InflightRegion } from "../virtqueue/inflight.ts";
+import { PACKED_START, packedRingSizes } from "../virtqueue/packed_layout.ts";
+import { PackedRing } from "../virtqueue/packed_ring.ts";
 import { SplitRing } from "../virtqueue/split_ring.ts";
 import type { Queue, QueueHandler } from "./device.ts";
 
 /** Requests handled before other rings get their turn. */
 const BATCH = 128;
+/** Flag of SET_VRING_ADDR: writes to the used ring are logged. */
+const LOG_RING = 1;
 /** How often a ring without a kick descriptor is looked at, ms. */
 const POLL_INTERVAL = 1;
 
@@ -45,6 +51,14 @@ export interface VringContext {
   onLive(): void;
   /** An address is missing in the IOTLB. The ring waits for {@link Vring.retry}, or for {@link Vring.fail}. */
   onMiss(vring: Vring, miss: IotlbMiss): void;
+  /** Where a running ring records requests in flight; `undefined` when it does not. */
+  inflight(vring: Vring): InflightRegion | undefined;
+  /** Where to mark what is written to guest memory, while that is asked for. */
+  log(): DirtyLog | undefined;
+  /** Something may have been marked. */
+  logged(): void;
+  /** The guest address behind the `log` field of SET_VRING_ADDR; -1 when it has none. */
+  logAddress(address: bigint): number;
   /** Notifications as messages on the back-end channel, where they were negotiated (INBAND_NOTIFICATIONS). */
   notifyInBand(vring: Vring, message: "VRING_CALL" | "VRING_ERR"): void;
   /** The driver broke the ring; it stands still until it is set up anew. */
@@ -65,12 +79,13 @@ export class Vring implements Queue, Looker {
   readonly #handler: QueueHandler;
   #size = 0;
   #address: VringAddress | undefined;
-  #base = 0;
+  /** From SET_VRING_BASE, or where it stopped; the start of a new ring otherwise. */
+  #base: number | undefined;
   #enabled = false;
   #started = false;
   #broken = false;
-  /** Waits for an entry of the IOTLB. */
-  #waiting = false;
+  /** The address that it waits for an entry of the IOTLB for; -1 for none. */
+  #missing = -1;
   /** Lets what is under way complete, for an IOTLB entry that goes away. */
   #paused = false;
   readonly #idlers: (() => void)[] = [];
@@ -112,6 +127,10 @@ export class Vring implements Queue, Looker {
     return this.#started;
   }
 
+  #accepted(feature: RingFeature): boolean {
+    return has(this.features, ringFeatures[feature]);
+  }
+
   #mustBeStopped(): void {
     if (this.#started) throw new RingError(`ring ${this.index} must be stopped`);
   }
@@ -119,10 +138,10 @@ export class Vring implements Queue, Looker {
   /** SET_VRING_NUM. */
   setSize(size: number): void {
     this.#mustBeStopped();
-    if (size < 1 || size > MAX_RING_SIZE || (size & (size - 1)) !== 0) {
-      throw new RingError(
-        `ring ${this.index}: size must be a power of two up to ${MAX_RING_SIZE}, got ${size}`,
-      );
+    const any = this.#accepted("RING_PACKED");
+    if (size < 1 || size > MAX_RING_SIZE || (!any && (size & (size - 1)) !== 0)) {
+      const kind = any ? "from 1" : "a power of two";
+      throw new RingError(`ring ${this.index}: size must be ${kind} up to ${MAX_RING_SIZE}, got ${size}`);
     }
     this.#size = size;
   }
@@ -137,12 +156,26 @@ export class Vring implements Queue, Looker {
       if (!(error instanceof IotlbMiss)) throw error;
     }
     this.#address = address;
+    this.setLog();
+  }
+
+  /** Logging was switched on or off, for guest memory or for the ring itself. */
+  setLog(): void {
+    const ring = this.#ring;
+    if (ring === undefined) return;
+    ring.log = this.#context.log();
+    const address = this.#address;
+    const wanted = ring.log !== undefined && address !== undefined && (address.flags & LOG_RING) !== 0;
+    const at = wanted ? this.#context.logAddress(address.log) : -1;
+    ring.logUsed = at < 0 ? undefined : at;
   }
 
   /** SET_VRING_BASE. */
   setBase(base: number): void {
     this.#mustBeStopped();
-    if (base > 0xffff) throw new RingError(`ring ${this.index}: base must have 16 bits, got ${base}`);
+    if (base > 0xffff && !this.#accepted("RING_PACKED")) {
+      throw new RingError(`ring ${this.index}: base must have 16 bits, got ${base}`);
+    }
     this.#base = base;
   }
 
@@ -203,7 +236,10 @@ export class Vring implements Queue, Looker {
   }
 
   #resolve(address: VringAddress): RingPlace {
-    const bytes = splitRingSizes(this.#size, has(this.features, ringFeatures.EVENT_IDX));
+    const packed = this.#accepted("RING_PACKED");
+    const bytes = packed
+      ? packedRingSizes(this.#size)
+      : splitRingSizes(this.#size, this.#accepted("EVENT_IDX"));
     const place: RingPlace = {
       descriptor: this.#part("descriptor table", address.descriptor, bytes.descriptor),
       available: this.#part("available ring", address.available, bytes.available),
@@ -235,14 +271,18 @@ export class Vring implements Queue, Looker {
       if (this.#address === undefined) {
         throw new RingError(`ring ${this.index} was started before SET_VRING_ADDR`);
       }
-      const features = this.features;
       const place = this.#resolveOrWait(this.#address);
       if (place === undefined) return;
-      this.#ring = new SplitRing(this.#context.space(), this.#size, place, {
-        eventIdx: has(features, ringFeatures.EVENT_IDX),
-        indirect: has(features, ringFeatures.INDIRECT_DESC),
-        base: this.#base,
+      const packed = this.#accepted("RING_PACKED");
+      const Format = packed ? PackedRing : SplitRing;
+      this.#ring = new Format(this.#context.space(), this.#size, place, {
+        eventIdx: this.#accepted("EVENT_IDX"),
+        indirect: this.#accepted("INDIRECT_DESC"),
+        inOrder: this.#accepted("IN_ORDER"),
+        base: this.#base ?? (packed ? PACKED_START : 0),
+        inflight: this.#context.inflight(this),
       });
+      this.setLog();
     }
     this.#listen();
     this.#running = true;
@@ -253,7 +293,7 @@ export class Vring implements Queue, Looker {
   #resolveOrWait(address: VringAddress): RingPlace | undefined {
     try {
       const place = this.#resolve(address);
-      this.#waiting = false;
+      this.#missing = -1;
       return place;
     } catch (error) {
       if (!(error instanceof IotlbMiss)) throw error;
@@ -263,28 +303,28 @@ export class Vring implements Queue, Looker {
   }
 
   #wait(miss: IotlbMiss): void {
-    this.#waiting = true;
+    this.#missing = miss.iova;
     this.#context.reactor.rest(this);
     this.#context.onMiss(this, miss);
   }
 
   /** The IOTLB has changed: goes on, if the ring was waiting for that. */
   retry(): void {
-    if (!this.#waiting) return;
-    this.#waiting = false;
+    if (this.#missing < 0) return;
+    this.#missing = -1;
     try {
       if (this.#ring === undefined) this.activate();
       else this.memoryChanged();
     } catch (error) {
       this.#break(error);
     }
-    if (this.#running && !this.#waiting) this.#context.reactor.wake(this);
+    if (this.#running && this.#missing < 0) this.#context.reactor.wake(this);
   }
 
   /** The address that the ring waits for does not exist. */
-  fail(error: Error): void {
-    if (!this.#waiting) return;
-    this.#waiting = false;
+  fail(iova: number, error: Error): void {
+    if (this.#missing !== iova) return;
+    this.#missing = -1;
     this.#break(error);
   }
 
@@ -363,7 +403,7 @@ export class Vring implements Queue, Looker {
   /** Takes and handles requests. Returns whether there were any. */
   look(): boolean {
     const ring = this.#ring;
-    if (ring === undefined || !this.#running || this.#waiting || this.#paused || !ring.available()) {
+    if (ring === undefined || !this.#running || this.#missing >= 0 || this.#paused || !ring.available()) {
       return false;
     }
     if (!this.live) {
@@ -387,7 +427,8 @@ export class Vring implements Queue, Looker {
 
   /** Asks for kicks. Returns true when something came in meanwhile. */
   idle(): boolean {
-    return this.#running && !this.#waiting && !this.#paused && this.#ring !== undefined && this.#ring.arm();
+    return this.#running && this.#missing < 0 && !this.#paused && this.#ring !== undefined &&
+      this.#ring.arm();
   }
 
   #handle(ring: Ring, chain: Chain): void {
@@ -425,7 +466,10 @@ export class Vring implements Queue, Looker {
   }
 
   #publish(ring: Ring): void {
-    if (this.#lost || !ring.publish()) return;
+    if (this.#lost) return;
+    const wanted = ring.publish();
+    if (ring.log !== undefined) this.#context.logged();
+    if (!wanted) return;
     if (this.#call >= 0) signal(this.#call);
     else if (this.#inBand) this.#context.notifyInBand(this, "VRING_CALL");
   }
@@ -458,15 +502,12 @@ export class Vring implements Queue, Looker {
   }
 
   #finish(): number {
-    const base = this.#ring?.base ?? this.#base;
+    const base = this.#ring?.base ?? this.#base ?? (this.#accepted("RING_PACKED") ? PACKED_START : 0);
     this.#base = base;
     this.#ring = undefined;
     this.#started = false;
-    this.#broken =
-      this.#lost =
-      this.#waiting =
-      this.#inBand =
-        false;
+    this.#broken = this.#lost = this.#inBand = false;
+    this.#missing = -1;
     this.live = false;
     return base;
   }
@@ -475,7 +516,7 @@ export class Vring implements Queue, Looker {
   reset(): void {
     this.#size = 0;
     this.#address = undefined;
-    this.#base = 0;
+    this.#base = undefined;
     this.#enabled = false;
   }
 

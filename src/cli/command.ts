@@ -25,10 +25,22 @@ export interface Output {
 /** Values of the options by name: text, or `true` for a switch. */
 export type Values = Readonly<Record<string, string | boolean | undefined>>;
 
+/** What stands on a command line without a name. */
+export interface Argument {
+  /** What it is; its value goes by this name. */
+  readonly name: string;
+  /** What it does. */
+  readonly help: string;
+  /** Whether it may be left out. */
+  readonly optional?: boolean;
+}
+
 /** A command of the command line. */
 export interface Command {
   /** What it does, in a line. */
   readonly summary: string;
+  /** What it takes besides options. */
+  readonly argument?: Argument;
   /** Options by name. */
   readonly options: Readonly<Record<string, Option>>;
   /** Command lines with what they do. */
@@ -69,15 +81,22 @@ function optionsOf(command: Command): Readonly<Record<string, Option>> {
 
 /** The text of `--help`. */
 export function helpText(program: string, command: Command): string {
+  const { argument } = command;
+  const word = argument === undefined
+    ? ""
+    : argument.optional === true
+    ? ` [${argument.name}]`
+    : ` ${argument.name}`;
   const left = Object.entries(optionsOf(command)).map(([name, { value, help }]) =>
     [value === undefined ? `--${name}` : `--${name}=${value}`, help] as const
   );
   const width = Math.max(...left.map(([text]) => text.length)) + 2;
   return [
-    `Usage: ${program} [options]`,
+    `Usage: ${program}${word} [options]`,
     "",
     command.summary,
     "",
+    ...argument === undefined ? [] : [`  ${argument.name.padEnd(width)}${argument.help}`, ""],
     "Options:",
     ...left.map(([text, help]) =>
       `  ${text.padEnd(width)}${help.replaceAll("\n", `\n  ${" ".repeat(width)}`)}`
@@ -115,8 +134,17 @@ export async function runCommand(
         [name, { type: value === undefined ? "boolean" : "string" }] as const
       ),
     );
-    const { values } = parseArgs({ args: [...args], options, strict: true });
-    return await command.run(values as Values, output);
+    const { argument } = command;
+    const allowPositionals = argument !== undefined;
+    const { values, positionals } = parseArgs({ args: [...args], options, strict: true, allowPositionals });
+    if (positionals.length > 1) {
+      throw new UsageError(`one ${argument?.name}, got ${positionals.join(" and ")}`);
+    }
+    if (argument !== undefined && argument.optional !== true && positionals.length === 0) {
+      throw new UsageError(`which ${argument.name}?`);
+    }
+    const given = argument === undefined ? {} : { [argument.name]: positionals[0] };
+    return await command.run({ ...values as Values, ...given }, output);
   } catch (error) {
     const usage = error instanceof UsageError ||
       (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
@@ -137,4 +165,14 @@ export function wholeNumber(name: string, text: string, least: number, most: num
     throw new UsageError(`--${name} must be a whole number from ${least} to ${most}, got '${text}'`);
   }
   return number;
+}
+
+/**
+ * Permission bits.
+ *
+ * @throws {UsageError}
+ */
+export function fileMode(name: string, text: string): number {
+  if (!/^[0-7]{3,4}$/.test(text)) throw new UsageError(`--${name} must be octal, such as 660, got '${text}'`);
+  return parseInt(text, 8);
 }

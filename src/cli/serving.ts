@@ -7,7 +7,7 @@
 import process from "node:process";
 import { type Device, errorText, type Log, serve, type ServeOptions } from "../../mod.ts";
 import { describeMessage } from "../tools/describe.ts";
-import { type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
+import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 
 /** Options of every command that serves a device. */
 export const servingOptions: Readonly<Record<string, Option>> = {
@@ -33,9 +33,6 @@ export const servingOptions: Readonly<Record<string, Option>> = {
 export function serveOptions(values: Values, output: Output): ServeOptions {
   const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, trace, verbose } = values;
   if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
-  if (mode !== undefined && !/^[0-7]{3,4}$/.test(String(mode))) {
-    throw new UsageError(`--socket-mode must be octal, such as 660, got '${mode}'`);
-  }
   const log: Log = (level, text, error) => {
     if (level === "debug" || (level === "info" && verbose !== true)) return;
     output.error(`${level}: ${text}${error === undefined ? "" : `: ${errorText(error)}`}`);
@@ -43,7 +40,7 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
   return {
     socketPath: path as string | undefined,
     fd: fd === undefined ? undefined : wholeNumber("fd", String(fd), 0, 1 << 20),
-    socketMode: mode === undefined ? undefined : parseInt(String(mode), 8),
+    socketMode: mode === undefined ? undefined : fileMode("socket-mode", String(mode)),
     pollUs: poll === undefined ? undefined : wholeNumber("poll-us", String(poll), 0, 1_000_000),
     iommu: values.iommu === true,
     inBandNotifications: values["inband-notifications"] === true,

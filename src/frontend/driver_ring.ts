@@ -59,7 +59,7 @@ export interface DriverRing {
    * Adds a request; the device sees it after {@link publish}.
    *
    * @returns a number below {@link size} that no other request in flight has, or -1 when too few descriptors are free
-   * @throws {RangeError} for a request without descriptors, or with too many for its table
+   * @throws {RangeError} for a request without descriptors, or with too many for its table or the ring
    */
   add(readable: readonly Buffer[], writable: readonly Buffer[]): number;
 

@@ -22,12 +22,14 @@ import {
   type PayloadOf,
   type ReplyOf,
 } from "../protocol/messages.ts";
+import type { MemoryRegion } from "../protocol/payloads.ts";
 import { Connection, type Tap } from "../transport/connection.ts";
 import { type Handlers, Responder } from "../transport/responder.ts";
 import { type Answer, Requester } from "../transport/requester.ts";
 import { DriverQueue } from "./driver_queue.ts";
-import { DriverRing } from "./driver_ring.ts";
-import type { SharedMemory } from "./shared_memory.ts";
+import { PackedDriverRing } from "./packed_driver_ring.ts";
+import type { Piece, SharedMemory } from "./shared_memory.ts";
+import { SplitDriverRing } from "./split_driver_ring.ts";
 
 /** Features of the ring that this front-end understands. */
 const KNOWN_RING_FEATURES = mask(
@@ -52,6 +54,8 @@ const KNOWN_PROTOCOL_FEATURES = mask(
 export interface FrontEndOptions {
   /** Features of the device type to accept when they are offered. None by default. */
   readonly deviceFeatures?: bigint;
+  /** Further protocol features to accept when they are offered, by whoever sends and serves their messages. */
+  readonly protocolFeatures?: bigint;
   /** Features of the ring not to accept. */
   readonly withoutFeatures?: bigint;
   /** Protocol features not to accept. */
@@ -66,7 +70,7 @@ export interface FrontEndOptions {
 
 /** How a ring is set up. */
 export interface QueueOptions {
-  /** Entries, a power of two; 128 by default. */
+  /** Entries, a power of two unless RING_PACKED was negotiated; 128 by default. */
   readonly size?: number;
   /** Most descriptors of a request, when each is to have a table of its own (INDIRECT_DESC). */
   readonly tableSize?: number;
@@ -142,10 +146,11 @@ export class FrontEnd {
   /** The first messages of a session. */
   async negotiate(): Promise<void> {
     const { deviceFeatures = 0n, withoutFeatures = 0n, withoutProtocolFeatures = 0n } = this.#options;
+    const known = KNOWN_PROTOCOL_FEATURES | (this.#options.protocolFeatures ?? 0n);
     const { value: offered } = await this.request("GET_FEATURES", undefined);
     if (has(offered, ringFeatures.PROTOCOL_FEATURES)) {
       const { value } = await this.request("GET_PROTOCOL_FEATURES", undefined);
-      this.protocolFeatures = value & KNOWN_PROTOCOL_FEATURES & ~withoutProtocolFeatures;
+      this.protocolFeatures = value & known & ~withoutProtocolFeatures;
       await this.request("SET_PROTOCOL_FEATURES", this.protocolFeatures);
       this.#requester.replyAck = this.negotiated("REPLY_ACK");
     }
@@ -187,24 +192,65 @@ export class FrontEnd {
   /** Shares memory, in addition to what is shared already. The back-end loses it when the connection ends. */
   async shareMemory(memory: SharedMemory): Promise<void> {
     this.#memories.push(memory);
-    const region = (each: SharedMemory) => ({
-      guestAddress: BigInt(each.guestAddress),
-      size: BigInt(each.byteLength),
-      userAddress: each.userAddress,
-      mmapOffset: 0n,
-    });
     if (this.negotiated("CONFIGURE_MEM_SLOTS")) {
-      await this.request("ADD_MEM_REG", region(memory), [memory.fd]);
+      await this.request("ADD_MEM_REG", this.#region(memory), [memory.fd]);
     } else {
-      await this.request("SET_MEM_TABLE", this.#memories.map(region), this.#memories.map(({ fd }) => fd));
+      const regions = this.#memories.map((each) => this.#region(each));
+      await this.request("SET_MEM_TABLE", regions, this.#memories.map(({ fd }) => fd));
     }
+  }
+
+  /**
+   * Shares memory whose pages have not arrived yet, after POSTCOPY_LISTEN. The back-end does not touch it before
+   * {@link acknowledgePostcopy}.
+   *
+   * @returns the region with the address that it has in the back-end: page faults are reported there
+   */
+  async shareMemoryPostcopy(memory: SharedMemory): Promise<MemoryRegion> {
+    this.#memories.push(memory);
+    if (this.negotiated("CONFIGURE_MEM_SLOTS")) {
+      const answer = await this.#requester.exchange(
+        "ADD_MEM_REG",
+        this.#region(memory),
+        [memory.fd],
+        frontendMessages.ADD_MEM_REG.postcopyReply,
+      );
+      return answer.value as MemoryRegion;
+    }
+    const { value } = await this.#requester.exchange(
+      "SET_MEM_TABLE",
+      this.#memories.map((each) => this.#region(each)),
+      this.#memories.map(({ fd }) => fd),
+      frontendMessages.SET_MEM_TABLE.postcopyReply,
+    );
+    return (value as readonly MemoryRegion[])[this.#memories.length - 1];
+  }
+
+  /** Tells the back-end that its addresses are known: from here on its page faults are resolved. */
+  async acknowledgePostcopy(): Promise<void> {
+    if (this.negotiated("CONFIGURE_MEM_SLOTS")) {
+      await this.#requester.exchange("ADD_MEM_REG", undefined, [], undefined);
+    } else {
+      await this.#requester.exchange("SET_MEM_TABLE", [], [], undefined);
+    }
+  }
+
+  #region(memory: SharedMemory): MemoryRegion {
+    return {
+      guestAddress: BigInt(memory.guestAddress),
+      size: BigInt(memory.byteLength),
+      userAddress: this.negotiated("GPA_ADDRESSES") ? BigInt(memory.guestAddress) : memory.userAddress,
+      mmapOffset: 0n,
+    };
   }
 
   /** Sets a ring up in shared memory and starts it. */
   async startQueue(index: number, memory: SharedMemory, options: QueueOptions = {}): Promise<DriverQueue> {
-    const ring = new DriverRing(memory, {
+    const Format = has(this.features, ringFeatures.RING_PACKED) ? PackedDriverRing : SplitDriverRing;
+    const ring = new Format(memory, {
       size: options.size ?? 128,
       eventIdx: has(this.features, ringFeatures.EVENT_IDX),
+      inOrder: has(this.features, ringFeatures.IN_ORDER),
       tableSize: options.tableSize,
     });
     const queue = new DriverQueue(index, ring, this.#reactor);
@@ -215,9 +261,9 @@ export class FrontEnd {
     await this.request("SET_VRING_ADDR", {
       index,
       flags: 0,
-      descriptor: ring.descriptor.userAddress,
-      used: ring.used.userAddress,
-      available: ring.available.userAddress,
+      descriptor: this.#ringAddress(ring.descriptor),
+      used: this.#ringAddress(ring.used),
+      available: this.#ringAddress(ring.available),
       log: 0n,
     });
     await this.request("SET_VRING_ERR", which, [queue.error]);
@@ -227,6 +273,12 @@ export class FrontEnd {
       await this.request("SET_VRING_ENABLE", { index, num: 1 });
     }
     return queue;
+  }
+
+  /** Ring addresses are this process's, or the guest's (vhost-user, "Ring addresses"); our IOMMU maps one to one. */
+  #ringAddress({ guestAddress, userAddress }: Piece): bigint {
+    const guest = this.negotiated("GPA_ADDRESSES") || has(this.features, ringFeatures.ACCESS_PLATFORM);
+    return guest ? BigInt(guestAddress) : userAddress;
   }
 
   /** Tells the back-end that the driver is up, after all rings were started. */

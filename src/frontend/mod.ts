@@ -8,7 +8,9 @@
 export * from "./driver_queue.ts";
 export * from "./driver_ring.ts";
 export * from "./front_end.ts";
+export * from "./packed_driver_ring.ts";
 export * from "./shared_memory.ts";
+export * from "./split_driver_ring.ts";
 export { Connection, type Message, type Tap } from "../transport/connection.ts";
 export { type Handler, type Handlers, Reply } from "../transport/responder.ts";
 export type { Answer } from "../transport/requester.ts";

@@ -1,5 +1,5 @@
 /**
- * Which requests a device returns when it names only the last of them (IN_ORDER; virtio 1.4, 2.7.9 and 2.8.10).
+ * Which requests a device returns when it names only the last of them (IN_ORDER; virtio 1.4, 2.7.9 and 2.8.8).
  *
  * @module
  */

@@ -25,18 +25,14 @@ export function allocateTables(memory: SharedMemory, count: number, entries: num
 }
 
 /**
- * Checks that a request has descriptors, and not more than fit its table.
+ * Checks that a request has descriptors, and not more than fit its table or the ring.
  *
- * @returns bytes of the table
  * @throws {RangeError} when it has not
  */
-export function tableBytes(table: Table, count: number): number {
-  const bytes = count * DESCRIPTOR_SIZE;
-  if (bytes > table.view.byteLength) {
-    const most = table.view.byteLength / DESCRIPTOR_SIZE;
-    throw new RangeError(`a request may have ${most} descriptors in its table, got ${count}`);
+export function checkRequest(count: number, most: number): void {
+  if (count < 1 || count > most) {
+    throw new RangeError(`a request must have 1 to ${most} descriptors, got ${count}`);
   }
-  return bytes;
 }
 
 /** Writes address, length and the last two fields of a descriptor, which the formats order differently. */
@@ -53,4 +49,9 @@ export function putDescriptor(
   view.setUint32(at + 8, length, true);
   view.setUint16(at + 12, field12, true);
   view.setUint16(at + 14, field14, true);
+}
+
+/** Bytes of some buffers. */
+export function roomOf(buffers: readonly Buffer[]): number {
+  return buffers.reduce((sum, { length }) => sum + length, 0);
 }

@@ -12,9 +12,10 @@ function overlap(a: number, b: number, sizeA: number, sizeB: number): boolean {
   return a < b + sizeB && b < a + sizeA;
 }
 
-function checkDisjoint(places: readonly RegionPlace[]): void {
-  places.forEach((a, i) => {
-    for (const b of places.slice(0, i)) {
+/** Checks each place from index `from` on against those before it. */
+function checkDisjoint(places: readonly RegionPlace[], from = 0): void {
+  places.slice(from).forEach((a, i) => {
+    for (const b of places.slice(0, from + i)) {
       for (const space of ["guestAddress", "userAddress"] as const) {
         if (overlap(a[space], b[space], a.size, b.size)) {
           throw new MemoryError(
@@ -94,7 +95,7 @@ export class GuestMemory implements AddressSpace {
     if (this.#regions.length >= this.maxRegions) {
       throw new MemoryError(`at most ${this.maxRegions} regions`);
     }
-    checkDisjoint([...this.#regions, source]);
+    checkDisjoint([...this.#regions, source], this.#regions.length);
     const region = new Region(source, source.fd, source.accessible);
     this.#set([...this.#regions, region]);
     return region;
@@ -159,6 +160,19 @@ export class GuestMemory implements AddressSpace {
    * @returns false when part of it is not in any region; the list may then hold the part before
    */
   append(segments: Segments, address: number, length: number): boolean {
+    // Nearly always the region of the descriptor before, whole. Short enough to be compiled into the ring's own loop.
+    const last = this.#last;
+    if (last !== undefined) {
+      const offset = address - last.guestAddress;
+      if (offset >= 0 && offset + length <= last.size) {
+        segments.push(last, offset, length);
+        return true;
+      }
+    }
+    return this.#appendPieces(segments, address, length);
+  }
+
+  #appendPieces(segments: Segments, address: number, length: number): boolean {
     let at = address;
     let left = length;
     while (left > 0) {

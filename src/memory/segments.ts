@@ -5,6 +5,7 @@
  */
 
 import type { Iovec } from "../../ffi/iovec.ts";
+import type { DirtyLog } from "./dirty_log.ts";
 import type { Region } from "./region.ts";
 
 const TWO_32 = 0x1_0000_0000;
@@ -31,9 +32,11 @@ export class Segments {
   clear(): void {
     this.count = 0;
     this.byteLength = 0;
-    if (this.#regions.length > ROOM_KEPT) {
-      this.#regions.length = this.#offsets.length = this.#lengths.length = 0;
-    }
+    if (this.#regions.length > ROOM_KEPT) this.#shrink();
+  }
+
+  #shrink(): void {
+    this.#regions.length = this.#offsets.length = this.#lengths.length = 0;
   }
 
   /** Adds a piece: `length` bytes from `offset` of a region, which the caller has checked to lie within. */
@@ -63,6 +66,13 @@ export class Segments {
   /** Ends {@link pin}. */
   unpin(): void {
     for (let i = 0; i < this.count; i++) this.#regions[i].unpin();
+  }
+
+  /** Marks all of it as written. */
+  markDirty(log: DirtyLog): void {
+    for (let i = 0; i < this.count; i++) {
+      log.mark(this.#regions[i].guestAddress + this.#offsets[i], this.#lengths[i]);
+    }
   }
 
   /** The piece in which a byte lies, and its place in the region; -1 past the end. Sets {@link #at}. */

@@ -16,6 +16,7 @@ import { decode } from "./responder.ts";
 interface Waiting {
   readonly name: string;
   readonly row: MessageRow;
+  readonly reply: MessageRow["reply"];
   resolve(reply: { value: unknown; fds: DescriptorBag }): void;
   reject(error: unknown): void;
 }
@@ -66,25 +67,32 @@ export class Requester<T extends MessageTable> {
     payload: PayloadOf<T[K]>,
     fds: readonly number[] = [],
   ): Promise<Answer<ReplyOf<T[K]>>> {
+    const row: MessageRow = this.#table[name];
+    const asked = row.reply === "ack" && !this.replyAck ? undefined : row.reply;
+    return this.exchange(name, payload, fds, asked) as Promise<Answer<ReplyOf<T[K]>>>;
+  }
+
+  /**
+   * Sends a request whose answer is not the usual one, as while a postcopy migration arrives.
+   *
+   * @param reply the kind of the answer; `undefined` when there is none
+   */
+  exchange<K extends keyof T & string>(
+    name: K,
+    payload: PayloadOf<T[K]>,
+    fds: readonly number[],
+    reply: MessageRow["reply"] | undefined,
+  ): Promise<Answer<unknown>> {
     if (this.#ended) return Promise.reject(new ProtocolError(name, "the connection is closed"));
     const row: MessageRow = this.#table[name];
-    const codec = codecOf(row.payload);
-    const answered = row.reply !== "ack" || this.replyAck;
-    const needReply = answered && (row.reply === "ack" || row.reply === "always ack");
+    const flags = reply === "ack" || reply === "always ack" ? HeaderFlag.NEED_REPLY : 0;
     try {
-      this.connection.send(
-        row.id,
-        needReply ? HeaderFlag.NEED_REPLY : 0,
-        codec.encode(payload),
-        new DescriptorBag(fds),
-      );
+      this.connection.send(row.id, flags, codecOf(row.payload).encode(payload), new DescriptorBag(fds));
     } catch (error) {
       return Promise.reject(error);
     }
-    if (!answered) return Promise.resolve({ value: undefined as ReplyOf<T[K]>, fds: new DescriptorBag() });
-    return new Promise((resolve, reject) => {
-      this.#waiting.push({ name, row, resolve: resolve as Waiting["resolve"], reject });
-    });
+    if (reply === undefined) return Promise.resolve({ value: undefined, fds: new DescriptorBag() });
+    return new Promise((resolve, reject) => this.#waiting.push({ name, row, reply, resolve, reject }));
   }
 
   /** Ends the connection; requests under way fail. */
@@ -118,7 +126,7 @@ export class Requester<T extends MessageTable> {
       message.fds.close();
       throw new ProtocolError(message.name, "a reply came that nobody asked for");
     }
-    const { name, row } = waiting;
+    const { name, row, reply } = waiting;
     try {
       if (message.header.request !== row.id || !Connection.isReply(message.header)) {
         throw new ProtocolError(
@@ -136,15 +144,15 @@ export class Requester<T extends MessageTable> {
       throw error;
     }
     try {
-      if (row.reply === "ack" || row.reply === "always ack") {
+      if (reply === "ack" || reply === "always ack") {
         const status = decode(name, payloads.u64, message.payload);
         if (status !== 0n) throw new ProtocolError(name, `the peer answered failure (${status})`);
         waiting.resolve({ value: undefined, fds: message.fds });
       } else {
-        if (message.payload.length === 0 && codecOf(row.reply).minimum > 0) {
+        if (message.payload.length === 0 && codecOf(reply).minimum > 0) {
           throw new ProtocolError(name, "the peer answered failure (no payload)");
         }
-        waiting.resolve({ value: decode(name, codecOf(row.reply), message.payload), fds: message.fds });
+        waiting.resolve({ value: decode(name, codecOf(reply), message.payload), fds: message.fds });
       }
     } catch (error) {
       message.fds.close();

@@ -21,7 +21,10 @@ export type Fill = (bytes: Uint8Array<ArrayBuffer>) => unknown;
  * How the driver cut the bytes into descriptors means nothing (virtio 1.4, 2.7.4): positions count over all of them.
  */
 export class Chain {
-  /** Index of the first descriptor: names the request while it is in flight. */
+  /**
+   * Names the request while it is in flight: a number below the ring's size that no other request has. In a split ring it
+   * is the index of the first descriptor.
+   */
   readonly head: number;
   /** What the driver wrote for the device. */
   readonly readable: Segments = new Segments();
@@ -36,6 +39,10 @@ export class Chain {
   readonly data: Span = new Span();
   /** Whether the request is in the device's hands. Kept by the ring. */
   inFlight = false;
+  /** What the driver calls the request, where it has a name for it (packed ring: buffer id). Kept by the ring. */
+  id = 0;
+  /** Descriptors of the ring that it takes. Kept by the ring. */
+  slots = 0;
   #taken = 0;
 
   /** Made by a ring, once per slot. */

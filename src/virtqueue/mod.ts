@@ -1,5 +1,5 @@
 /**
- * Rings and requests: what a device handles, and the split ring by itself for those who build on it.
+ * Rings and requests: what a device handles, and the rings by themselves for those who build on them.
  *
  * @example A structure read from a request
  * ```ts
@@ -16,9 +16,14 @@
  */
 
 export * from "./chain.ts";
+export { type InflightRegion, inflightRegionSize } from "./inflight.ts";
+export * from "./packed_layout.ts";
+export * from "./packed_ring.ts";
 export * from "./ring.ts";
 export * from "./split_layout.ts";
 export * from "./split_ring.ts";
+export type { AddressSpace } from "../memory/address_space.ts";
+export { DirtyLog, LOG_PAGE } from "../memory/dirty_log.ts";
 export { GuestMemory, type RegionSource } from "../memory/guest_memory.ts";
 export { MemoryError, Region, type RegionPlace } from "../memory/region.ts";
 export { Span } from "../memory/span.ts";

@@ -4,8 +4,10 @@
  * @module
  */
 
+import type { DirtyLog } from "../memory/dirty_log.ts";
 import type { Region } from "../memory/region.ts";
 import type { Chain } from "./chain.ts";
+import type { InflightRegion } from "./inflight.ts";
 
 /** A ring that breaks the rules of virtio. It cannot be used until the driver sets it up anew. */
 export class RingError extends Error {
@@ -21,14 +23,28 @@ export interface RingPart {
   readonly offset: number;
 }
 
-/** Where a ring lies. */
+/** Where a ring lies, in the words of SET_VRING_ADDR. */
 export interface RingPlace {
-  /** Descriptor table. */
+  /** Split: descriptor table. Packed: descriptor ring. */
   readonly descriptor: RingPart;
-  /** Available ring (driver area). */
+  /** Split: available ring. Packed: driver event suppression. */
   readonly available: RingPart;
-  /** Used ring (device area). */
+  /** Split: used ring. Packed: device event suppression. */
   readonly used: RingPart;
+}
+
+/** How a ring was negotiated, and where it goes on. */
+export interface RingOptions {
+  /** EVENT_IDX: both sides say at which index they want to be told. */
+  readonly eventIdx: boolean;
+  /** INDIRECT_DESC: a descriptor may name a table of descriptors. */
+  readonly indirect: boolean;
+  /** IN_ORDER: requests are returned in the order in which they were made available, whenever they complete. */
+  readonly inOrder?: boolean;
+  /** Position to go on from, as SET_VRING_BASE gives it. What {@link inflight} says comes before that. */
+  readonly base: number;
+  /** Where requests are recorded that are in flight; those of a device that died are taken first. */
+  readonly inflight?: InflightRegion;
 }
 
 /** The device's side of a ring. */
@@ -39,6 +55,13 @@ export interface Ring {
   readonly inFlight: number;
   /** The position to go on from, in the form of SET_VRING_BASE. */
   readonly base: number;
+  /** Where to mark what the device has written to, if anywhere (LOG_ALL). */
+  log: DirtyLog | undefined;
+  /**
+   * Whether what the ring itself writes is marked too (VHOST_VRING_F_LOG): the guest address that SET_VRING_ADDR gives for
+   * that. A packed ring, for which it has no meaning, goes by the addresses that it has.
+   */
+  logUsed: number | undefined;
 
   /** The ring's memory has moved; positions stay. */
   bind(place: RingPlace): void;

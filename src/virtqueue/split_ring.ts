@@ -5,11 +5,13 @@
  */
 
 import type { AddressSpace } from "../memory/address_space.ts";
-import { Segments } from "../memory/segments.ts";
+import type { DirtyLog } from "../memory/dirty_log.ts";
 import { Chain } from "./chain.ts";
-import { type Ring, RingError, type RingPlace } from "./ring.ts";
+import { checkLength, Descriptors, partOffset, TWO_32 } from "./descriptors.ts";
+import { InflightSplit } from "./inflight_split.ts";
+import { ReturnOrder } from "./return_order.ts";
+import { type Ring, RingError, type RingOptions, type RingPlace } from "./ring.ts";
 import {
-  DESCRIPTOR_SIZE,
   DescriptorFlag,
   MAX_RING_SIZE,
   needEvent,
@@ -18,38 +20,59 @@ import {
   splitRingSizes,
 } from "./split_layout.ts";
 
-const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
-const TWO_32 = 0x1_0000_0000;
-
-/** Descriptors that a table may have, whatever the ring's size. */
-const LONGEST_TABLE = 1024;
+const { NEXT, INDIRECT } = DescriptorFlag;
 
 // Places in the u16 view of the available ring.
 const AVAIL_FLAGS = 0;
 const AVAIL_IDX = 1;
 const AVAIL_RING = 2;
-// Places in the u16 view of the used ring.
+// Places in the u16 view of the used ring; and where its elements start, in bytes.
 const USED_FLAGS = 0;
 const USED_IDX = 1;
+const USED_RING = 4;
+const USED_ELEMENT = 8;
 
-/** How a split ring was negotiated. */
-export interface SplitRingOptions {
-  /** EVENT_IDX: both sides say at which index they want to be told. */
-  readonly eventIdx: boolean;
-  /** INDIRECT_DESC: a descriptor may name a table of descriptors. */
-  readonly indirect: boolean;
-  /** Index of the next request, as SET_VRING_BASE gives it. */
-  readonly base: number;
+const CHAINS_AT_ONCE = 16;
+
+// Apart from where they are thrown: what is short is compiled into the loops that use it.
+
+function tooFar(seen: number, distance: number, next: number, size: number): RingError {
+  return new RingError(
+    `available index ${seen} is ${distance} ahead of ${next}, more than the ring's ${size} entries`,
+  );
+}
+
+function noHead(head: number, next: number, size: number): RingError {
+  return new RingError(`head ${head} at available index ${next}: the table has ${size} descriptors`);
+}
+
+function noNext(head: number, index: number, size: number): RingError {
+  return new RingError(`next descriptor ${index} of head ${head}: the table has ${size}`);
+}
+
+function loop(head: number, size: number): RingError {
+  return new RingError(`chain of head ${head} has a loop: more than ${size} descriptors`);
+}
+
+function twice(head: number): RingError {
+  return new RingError(`head ${head} was made available again before it was returned`);
 }
 
 /** The device's side of a split ring. */
 export class SplitRing implements Ring {
   /** Entries, a power of two. */
   readonly size: number;
-  readonly #space: AddressSpace;
-  readonly #options: SplitRingOptions;
+  /** Where to mark what the device has written to, if anywhere (LOG_ALL). */
+  log: DirtyLog | undefined = undefined;
+  /** The guest address by which what the ring itself writes is marked too, if at all (VHOST_VRING_F_LOG). */
+  logUsed: number | undefined = undefined;
+  readonly #options: RingOptions;
   readonly #mask: number;
-  readonly #chains: (Chain | undefined)[];
+  readonly #descriptors: Descriptors;
+  readonly #order: ReturnOrder | undefined;
+  readonly #inflight: InflightSplit | undefined;
+  /** By head. */
+  readonly #chains: Chain[];
   /** Next index to take. */
   #next: number;
   /** The driver's index as last seen: requests up to here can be taken without another look. */
@@ -61,41 +84,45 @@ export class SplitRing implements Ring {
   #notified = false;
   #suppressed = false;
   #inFlight = 0;
-  #descriptors: Uint32Array = new Uint32Array(0);
+  #words: Uint32Array = new Uint32Array(0);
   #available: Uint16Array = new Uint16Array(0);
   #usedIndex: Uint16Array = new Uint16Array(0);
   #usedRing: Uint32Array = new Uint32Array(0);
-  /** The indirect table that is being followed. */
-  readonly #table = new Segments();
 
   /**
    * Takes over a ring where the driver, or an earlier device, left it.
    *
    * @throws {RangeError} when the size is no power of two up to 32768
+   * @throws {RingError} when the in-flight region makes no sense
    */
-  constructor(space: AddressSpace, size: number, place: RingPlace, options: SplitRingOptions) {
+  constructor(space: AddressSpace, size: number, place: RingPlace, options: RingOptions) {
     if (!Number.isInteger(size) || size < 1 || size > MAX_RING_SIZE || (size & (size - 1)) !== 0) {
       throw new RangeError(`split ring size must be a power of two up to ${MAX_RING_SIZE}, got ${size}`);
     }
-    this.#space = space;
     this.size = size;
     this.#mask = size - 1;
     this.#options = options;
+    this.#descriptors = new Descriptors(space, size, options.indirect);
+    this.#order = options.inOrder ? new ReturnOrder(size) : undefined;
     this.#chains = new Array(size);
-    this.#next = this.#seen = options.base & 0xffff;
     this.bind(place);
-    this.#used = this.#published = Atomics.load(this.#usedIndex, USED_IDX);
+    const used = Atomics.load(this.#usedIndex, USED_IDX);
+    this.#used = this.#published = used;
+    this.#next = options.base & 0xffff;
+    if (options.inflight !== undefined) {
+      const inflight = this.#inflight = new InflightSplit(options.inflight, size, used);
+      if (inflight.recovered) this.#next = (used + inflight.left) & 0xffff;
+    }
+    this.#seen = this.#next;
   }
 
   /** The ring's memory has moved; positions stay. */
   bind({ descriptor, available, used }: RingPlace): void {
     const bytes = splitRingSizes(this.size, this.#options.eventIdx);
-    const at = (part: { region: { buffer: ArrayBuffer; bufferOffset: number }; offset: number }) =>
-      part.region.bufferOffset + part.offset;
-    this.#descriptors = new Uint32Array(descriptor.region.buffer, at(descriptor), bytes.descriptor / 4);
-    this.#available = new Uint16Array(available.region.buffer, at(available), bytes.available / 2);
-    this.#usedIndex = new Uint16Array(used.region.buffer, at(used), bytes.used / 2);
-    this.#usedRing = new Uint32Array(used.region.buffer, at(used) + 4, 2 * this.size);
+    this.#words = new Uint32Array(descriptor.region.buffer, partOffset(descriptor), bytes.descriptor / 4);
+    this.#available = new Uint16Array(available.region.buffer, partOffset(available), bytes.available / 2);
+    this.#usedIndex = new Uint16Array(used.region.buffer, partOffset(used), bytes.used / 2);
+    this.#usedRing = new Uint32Array(used.region.buffer, partOffset(used) + USED_RING, 2 * this.size);
   }
 
   /** Requests taken and not yet returned. */
@@ -110,7 +137,13 @@ export class SplitRing implements Ring {
 
   /** Whether the driver has made something available that was not taken yet. */
   available(): boolean {
-    return this.#next !== this.#seen || Atomics.load(this.#available, AVAIL_IDX) !== this.#next;
+    return this.#next !== this.#seen || Atomics.load(this.#available, AVAIL_IDX) !== this.#next ||
+      this.#again > 0;
+  }
+
+  /** Requests of a device that died, to be taken before new ones. */
+  get #again(): number {
+    return this.#inflight === undefined ? 0 : this.#inflight.left;
   }
 
   /**
@@ -119,121 +152,85 @@ export class SplitRing implements Ring {
    * @throws {RingError} when the driver broke the ring
    */
   pop(): Chain | null {
+    if (this.#again > 0) return this.#popAgain();
     if (this.#next === this.#seen) {
       const seen = Atomics.load(this.#available, AVAIL_IDX);
       if (seen === this.#next) return null;
       const distance = (seen - this.#next) & 0xffff;
-      if (distance > this.size) {
-        throw new RingError(
-          `available index ${seen} is ${distance} ahead of ${this.#next}, more than the ring's ${this.size} entries`,
-        );
-      }
+      if (distance > this.size) throw tooFar(seen, distance, this.#next, this.size);
       this.#seen = seen;
     }
     const head = this.#available[AVAIL_RING + (this.#next & this.#mask)];
-    if (head >= this.size) {
-      throw new RingError(
-        `head ${head} at available index ${this.#next}: the table has ${this.size} descriptors`,
-      );
-    }
-    const chain = this.#chains[head] ??= new Chain(head);
-    if (chain.inFlight) throw new RingError(`head ${head} was made available again before it was returned`);
-    // Also after a walk that was given up half-way.
-    chain.reset();
-    this.#walk(chain, head);
-    chain.inFlight = true;
-    this.#inFlight++;
+    if (head >= this.size) throw noHead(head, this.#next, this.size);
+    const chain = this.#take(head);
+    this.#inflight?.take(head);
     this.#next = (this.#next + 1) & 0xffff;
     return chain;
   }
 
-  /** Follows the descriptors. Each is copied once; only the copy is checked and used. */
-  #walk(chain: Chain, head: number): void {
-    const words = this.#descriptors;
+  /** Takes a request of a device that died. Its descriptors are where they were: nobody has returned them. */
+  #popAgain(): Chain {
+    const inflight = this.#inflight as InflightSplit;
+    const chain = this.#take(inflight.first);
+    inflight.retake();
+    return chain;
+  }
+
+  #take(head: number): Chain {
+    const chain = this.#chains[head] ?? this.#makeChains(head);
+    if (chain.inFlight) throw twice(head);
+    // Also after descriptors that could not be read.
+    chain.reset();
+    this.#read(chain, head);
+    checkLength(chain, head);
+    chain.inFlight = true;
+    this.#inFlight++;
+    this.#order?.take(chain);
+    return chain;
+  }
+
+  /** Makes objects for the requests of some heads, one of them this; few rings ever need all. */
+  #makeChains(head: number): Chain {
+    const from = head - head % CHAINS_AT_ONCE;
+    const to = Math.min(from + CHAINS_AT_ONCE, this.size);
+    for (let each = from; each < to; each++) this.#chains[each] = new Chain(each);
+    return this.#chains[head];
+  }
+
+  /** Reads a request. Each descriptor is copied once; only the copy is checked and used. */
+  #read(chain: Chain, head: number): void {
+    const words = this.#words;
+    const descriptors = this.#descriptors;
     let index = head;
     for (let count = 1;; count++) {
-      if (count > this.size) {
-        throw new RingError(`chain of head ${head} has a loop: more than ${this.size} descriptors`);
-      }
+      if (count > this.size) throw loop(head, this.size);
       const at = index * 4;
       const address = words[at] + words[at + 1] * TWO_32;
       const length = words[at + 2];
       const last = words[at + 3];
       const flags = last & 0xffff;
       if ((flags & INDIRECT) !== 0) {
-        if ((flags & NEXT) !== 0) throw new RingError(`descriptor ${index}: INDIRECT together with NEXT`);
-        this.#walkTable(chain, address, length, index);
+        descriptors.appendLinked(chain, head, index, address, length, flags);
         return;
       }
-      this.#append(chain, address, length, flags, index);
+      descriptors.append(chain, head, index, address, length, flags);
       if ((flags & NEXT) === 0) return;
       index = last >>> 16;
-      if (index >= this.size) {
-        throw new RingError(`next descriptor ${index} of head ${head}: the table has ${this.size}`);
-      }
-    }
-  }
-
-  #walkTable(chain: Chain, table: number, length: number, from: number): void {
-    if (!this.#options.indirect) throw new RingError(`descriptor ${from}: INDIRECT was not negotiated`);
-    if (length === 0 || length % DESCRIPTOR_SIZE !== 0) {
-      throw new RingError(
-        `indirect table of ${length} bytes: must be a multiple of ${DESCRIPTOR_SIZE}, more than 0`,
-      );
-    }
-    const entries = length / DESCRIPTOR_SIZE;
-    const words = this.#table;
-    words.clear();
-    if (!this.#space.append(words, table, length, false)) {
-      throw new RingError(
-        `indirect table of descriptor ${from}: 0x${table.toString(16)}+${length} is not in guest memory`,
-      );
-    }
-    // A driver with a small ring may still use long tables.
-    const most = Math.min(entries, Math.max(this.size, LONGEST_TABLE));
-    let index = 0;
-    for (let count = 1;; count++) {
-      if (count > most) {
-        throw new RingError(
-          `indirect table at descriptor ${from} has a loop or is too long: more than ${most} descriptors`,
-        );
-      }
-      const at = index * DESCRIPTOR_SIZE;
-      const address = words.getUint64(at);
-      const size = words.getUint32(at + 8);
-      const last = words.getUint32(at + 12);
-      const flags = last & 0xffff;
-      if ((flags & INDIRECT) !== 0) throw new RingError(`indirect table at descriptor ${from}: nested table`);
-      this.#append(chain, address, size, flags, index);
-      if ((flags & NEXT) === 0) return;
-      index = last >>> 16;
-      if (index >= entries) {
-        throw new RingError(`next descriptor ${index} in an indirect table of ${entries}`);
-      }
-    }
-  }
-
-  #append(chain: Chain, address: number, length: number, flags: number, index: number): void {
-    const writable = (flags & WRITE) !== 0;
-    const segments = writable ? chain.writable : chain.readable;
-    if (!writable && chain.writable.count > 0) {
-      throw new RingError(`descriptor ${index} of head ${chain.head}: readable after writable`);
-    }
-    if (length === 0) return;
-    if (!this.#space.append(segments, address, length, writable)) {
-      throw new RingError(
-        `descriptor ${index} of head ${chain.head}: 0x${
-          address.toString(16)
-        }+${length} is not in guest memory`,
-      );
-    }
-    if (chain.readable.byteLength + chain.writable.byteLength >= TWO_32) {
-      throw new RingError(`chain of head ${chain.head}: 2^32 bytes or more`);
+      if (index >= this.size) throw noNext(head, index, this.size);
     }
   }
 
   /** Returns a request; the driver sees it after {@link publish}. */
   push(chain: Chain): void {
+    const order = this.#order;
+    if (order === undefined) return this.#return(chain);
+    order.complete(chain);
+    for (let next = order.next(); next !== undefined; next = order.next()) this.#return(next);
+  }
+
+  #return(chain: Chain): void {
+    if (this.log !== undefined) chain.writable.markDirty(this.log);
+    this.#inflight?.return(chain.head);
     const slot = (this.#used & this.#mask) * 2;
     this.#usedRing[slot] = chain.head;
     this.#usedRing[slot + 1] = chain.written;
@@ -248,14 +245,31 @@ export class SplitRing implements Ring {
     const after = this.#used;
     const before = this.#published;
     if (after === before) return false;
+    this.#inflight?.prepare();
     // Both accesses are sequentially consistent: the driver either sees the index, or we see what it wants.
     Atomics.store(this.#usedIndex, USED_IDX, after);
+    this.#inflight?.commit(after);
     this.#published = after;
+    if (this.logUsed !== undefined) this.#markElements(before, after);
     if (!this.#notified) return this.#notified = true;
     if (this.#options.eventIdx) {
       return needEvent(Atomics.load(this.#available, AVAIL_RING + this.size), after, before);
     }
     return (Atomics.load(this.#available, AVAIL_FLAGS) & NO_INTERRUPT) === 0;
+  }
+
+  /** Marks the index and the elements up to it as written. */
+  #markElements(before: number, after: number): void {
+    this.#markUsed(2 * USED_IDX, 2);
+    const from = before & this.#mask;
+    const end = from + (after - before & 0xffff);
+    this.#markUsed(USED_RING + USED_ELEMENT * from, USED_ELEMENT * (Math.min(end, this.size) - from));
+    if (end > this.size) this.#markUsed(USED_RING, USED_ELEMENT * (end - this.size));
+  }
+
+  /** Marks bytes of the used ring as written. */
+  #markUsed(offset: number, length: number): void {
+    if (this.logUsed !== undefined) this.log?.mark(this.logUsed + offset, length);
   }
 
   /** Asks the driver not to tell of new requests. */
@@ -264,16 +278,16 @@ export class SplitRing implements Ring {
     if (this.#suppressed || this.#options.eventIdx) return;
     this.#suppressed = true;
     this.#usedIndex[USED_FLAGS] = NO_NOTIFY;
+    this.#markUsed(2 * USED_FLAGS, 2);
   }
 
   /** Asks the driver to tell of new requests. Returns whether some came in before it could know. */
   arm(): boolean {
-    if (this.#options.eventIdx) {
-      Atomics.store(this.#usedIndex, 2 + 4 * this.size, this.#next);
-    } else {
-      this.#suppressed = false;
-      Atomics.store(this.#usedIndex, USED_FLAGS, 0);
-    }
-    return Atomics.load(this.#available, AVAIL_IDX) !== this.#next;
+    // The event's place is behind the elements.
+    const field = this.#options.eventIdx ? 2 + 4 * this.size : USED_FLAGS;
+    this.#suppressed = false;
+    Atomics.store(this.#usedIndex, field, this.#options.eventIdx ? this.#next : 0);
+    this.#markUsed(2 * field, 2);
+    return this.available();
   }
 }

@@ -205,6 +205,15 @@ export class Guest {
     else await this.qmp("chardev-remove", { id: `${id}-socket` });
   }
 
+  /** Has the guest boot again, by its own `reboot` or as the button on the case does. */
+  async reboot(how: "command" | "button"): Promise<void> {
+    await this.qmp("set-action", { reboot: "reset" });
+    if (how === "button") await this.qmp("system_reset");
+    // A moment later, so that the agent can answer.
+    else await this.run("(usleep 100000; reboot -f) &");
+    await this.#agent.ready(BOOT_PATIENCE);
+  }
+
   /** Ends the guest as pulling the plug would. */
   async stop(): Promise<void> {
     await this.qemu.stop();

@@ -43,6 +43,8 @@ export interface ChildOptions extends ProcessOptions {
   pipe?: boolean;
   /** For a program that does not end by SIGTERM: it gets SIGKILL at once. False by default. */
   stubborn?: boolean;
+  /** Descriptors that the program inherits, as 3 and up. Deno closes them here when the program starts. */
+  fds?: readonly number[];
 }
 
 /** How a program ended and what it said. */
@@ -121,7 +123,10 @@ export class Child {
   private constructor(command: string, args: readonly string[], options: ChildOptions) {
     this.name = basename(command);
     this.#grace = options.stubborn ? 0 : GRACE;
-    const child = spawnGuarded(command, args, options, [options.pipe ? "pipe" : "ignore", "pipe", "pipe"]);
+    const child = spawnGuarded(command, args, options, [
+      ...[options.pipe ? "pipe" : "ignore", "pipe", "pipe"] as const,
+      ...options.fds ?? [],
+    ]);
     this.#child = child;
     const collect = (text: string): void => {
       this.#output = (this.#output + text).slice(-OUTPUT_LIMIT);

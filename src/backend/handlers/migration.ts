@@ -1,5 +1,5 @@
 /**
- * Live migration: the device's internal state.
+ * Live migration and recovery: the dirty log, requests in flight, the device's internal state.
  *
  * @module
  */
@@ -7,13 +7,40 @@
 import { FieldError } from "../../protocol/error.ts";
 import type { frontendMessages } from "../../protocol/messages.ts";
 import type { DeviceStateReply } from "../../protocol/payloads.ts";
-import type { Handlers } from "../../transport/responder.ts";
+import { type Handlers, Reply } from "../../transport/responder.ts";
 import { StateTransfer } from "../device_state.ts";
+import { InflightBuffer, newInflightBuffer } from "../inflight_buffer.ts";
 import type { SessionState } from "../session_state.ts";
 
 /** The handlers. */
 export function migrationHandlers(state: SessionState): Handlers<typeof frontendMessages> {
+  const packed = (): boolean => state.accepted("RING_PACKED");
   return {
+    SET_LOG_BASE: (log, fds) => {
+      state.migrationLog.open(fds.list()[0], log.offset, log.size);
+      for (const vring of state.vrings) vring.setLog();
+      // What the answer holds is not said; this is what every front-end takes (some demand it).
+      return log;
+    },
+    SET_LOG_FD: (_, fds) => state.migrationLog.setEvent(fds.take() as number),
+    GET_INFLIGHT_FD: (request) => {
+      try {
+        const { reply, fd } = newInflightBuffer(request, packed(), state.vrings.length);
+        return new Reply(reply, [fd], true);
+      } catch (error) {
+        state.log("warning", "GET_INFLIGHT_FD: there is no such buffer", error);
+        return { ...request, mmapSize: 0n, mmapOffset: 0n };
+      }
+    },
+    SET_INFLIGHT_FD: (inflight, fds) => {
+      const running = state.vrings.find((vring) => vring.started);
+      if (running !== undefined) {
+        throw new FieldError("buffer", `left alone while ring ${running.index} runs`, "a new one");
+      }
+      const buffer = new InflightBuffer(inflight, packed(), fds.list()[0]);
+      state.inflight?.close();
+      state.inflight = buffer;
+    },
     SET_DEVICE_STATE_FD: ({ direction }, fds): DeviceStateReply => {
       const keeper = state.behaviour.state;
       const running = state.vrings.find((vring) => vring.started);

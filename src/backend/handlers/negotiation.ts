@@ -6,7 +6,7 @@
 
 import { close, fileStatus } from "../../../ffi/fd.ts";
 import { FieldError } from "../../protocol/error.ts";
-import { featureNames, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
+import { featureNames, mask, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
 import type { frontendMessages } from "../../protocol/messages.ts";
 import type { Handlers } from "../../transport/responder.ts";
 import type { SessionState } from "../session_state.ts";
@@ -55,13 +55,17 @@ export function negotiationHandlers(state: SessionState): Handlers<typeof fronte
 
 function setFeatures(state: SessionState, features: bigint): void {
   checkOffered(features, state.offered, ringFeatures);
-  if (features !== state.features) {
+  const logging = mask(ringFeatures.LOG_ALL);
+  // Logging is switched on and off while rings run; nothing else is.
+  if ((features | logging) !== (state.features | logging)) {
     const running = state.vrings.find((vring) => vring.started);
     if (running !== undefined) {
       throw new FieldError("features", `left alone while ring ${running.index} runs`, features);
     }
   }
+  const logged = state.accepted("LOG_ALL");
   state.features = features;
+  if (state.accepted("LOG_ALL") !== logged) { for (const vring of state.vrings) vring.setLog(); }
   state.behaviour.negotiated?.(features);
   // Without PROTOCOL_FEATURES there is no SET_VRING_ENABLE, and rings start enabled.
   if (!state.accepted("PROTOCOL_FEATURES")) {

@@ -101,7 +101,7 @@ export interface Case {
   /** Whether it writes to the device. */
   readonly writes?: boolean;
   /** Tries it. An undefined result is a pass. */
-  run(trial: Trial): Promise<Finding | void>;
+  run(trial: Trial): Promise<Finding | void> | Finding | void;
 }
 
 /** Citation of the vhost-user document by its section heading. */

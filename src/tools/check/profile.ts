@@ -58,12 +58,12 @@ export function blkRead(sector: number, length = SECTOR): Request {
   };
 }
 
-const fuseIn = new Struct<{ length: number; opcode: number; unique: bigint; node: bigint; pid: number }>({
+/** The start of a FUSE request's header; user, group and process follow. */
+const fuseIn = new Struct<{ length: number; opcode: number; unique: bigint; node: bigint }>({
   length: u32,
   opcode: u32,
   unique: u64,
   node: u64,
-  pid: u64,
 });
 
 /** Bytes of a FUSE request's header. */
@@ -84,7 +84,7 @@ export function fuseRequest(
 ): Request {
   const mine = unique++;
   const readable = new Uint8Array(FUSE_IN + body.length);
-  readable.set(fuseIn.encode({ length: readable.length, opcode, unique: mine, node, pid: 0n }));
+  readable.set(fuseIn.encode({ length: readable.length, opcode, unique: mine, node }));
   readable.set(body, FUSE_IN);
   return {
     readable,
@@ -117,14 +117,11 @@ function frame(): Uint8Array {
   return bytes;
 }
 
-/** The guest's address in vsock cases. */
-export const VSOCK_CID = 3;
-
 /** A vsock packet without payload: to the host, of the stream type. */
-export function vsockPacket(op: number, port: number): Uint8Array<ArrayBuffer> {
+export function vsockPacket(op: number, port: number, from = 3n): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(44);
   const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt(VSOCK_CID), true);
+  view.setBigUint64(0, from, true);
   view.setBigUint64(8, 2n, true);
   view.setUint32(16, 1024, true);
   view.setUint32(20, port, true);

@@ -35,7 +35,7 @@ export interface Frame {
   readonly kind: "message" | "part" | "raw";
   /** The header, where all of it has come and says something possible. */
   readonly header: Header | undefined;
-  /** Everything, header included. Valid until {@link Framer.done}. */
+  /** Everything, header included. Valid until the next call of {@link Framer.next}. */
   readonly bytes: Uint8Array;
   /** Address of the first byte. */
   readonly address: bigint;

@@ -29,6 +29,8 @@ export interface WireObserver {
    * could not be.
    */
   arrived(from: Side, frame: Frame): (outcome: Outcome) => void;
+  /** A direction stands still until more of a message comes, or until the other side reads. */
+  held(): void;
   /** A side has closed its end, or has said that it sends no more. */
   left(side: Side, how: "closed" | "sends no more"): void;
   /** A frame that was under way will not arrive whole, as the other side has left. */
@@ -37,6 +39,11 @@ export interface WireObserver {
   failed(error: unknown): void;
   /** Both ends are closed. Called once. */
   closed(): void;
+}
+
+/** Whether sending has failed because the other side has left. */
+function isGone(error: unknown): boolean {
+  return error instanceof OsError && (error.errno === Errno.EPIPE || error.errno === Errno.ECONNRESET);
 }
 
 /** Frames handled before other descriptors get their turn. */
@@ -77,7 +84,10 @@ class Flow {
       for (let n = 0; n < BATCH && !this.over; n++) {
         if (this.#frame !== undefined) return;
         const frame = this.framer.next();
-        if (frame === null) return;
+        if (frame === null) {
+          if (this.framer.partial !== undefined) this.#wire.observer.held();
+          return;
+        }
         if (frame === "end") return this.#wire.ended(this);
         this.#forward(frame);
       }
@@ -114,7 +124,7 @@ class Flow {
         if (this.#sent === end) this.#piece++;
       }
     } catch (error) {
-      if (!(error instanceof OsError) || ![Errno.EPIPE, Errno.ECONNRESET].includes(error.errno as 32)) throw error;
+      if (!isGone(error)) throw error;
       this.stop();
     }
     this.#frame = undefined;
@@ -130,6 +140,7 @@ class Flow {
     // The socket itself is in the wait set already, for reading.
     this.#writable = duplicate(this.#target.fd);
     this.#reactor.watch(this.#writable, () => this.#retry(), EpollEvent.OUT);
+    this.#wire.observer.held();
   }
 
   #retry(): void {

@@ -1,0 +1,355 @@
+/**
+ * The device's side of the packed ring (virtio 1.4, section 2.8).
+ *
+ * @module
+ */
+
+import type { AddressSpace } from "../memory/address_space.ts";
+import type { DirtyLog } from "../memory/dirty_log.ts";
+import { Chain } from "./chain.ts";
+import { Descriptors, partOffset, TWO_32 } from "./descriptors.ts";
+import { InflightPacked } from "./inflight_packed.ts";
+import {
+  advancePosition,
+  availableFlags,
+  EVENT_SIZE,
+  EventFlag,
+  needPackedEvent,
+  PACKED_OWNER,
+  packedBase,
+  packedPosition,
+  packedRingSizes,
+  usedFlags,
+  WRAP,
+} from "./packed_layout.ts";
+import { ReturnOrder } from "./return_order.ts";
+import { type Ring, RingError, type RingOptions, type RingPlace } from "./ring.ts";
+import { DESCRIPTOR_SIZE, DescriptorFlag, MAX_RING_SIZE } from "./split_layout.ts";
+
+const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
+
+// Fields of a descriptor as places in 32-bit words.
+const ADDRESS = 0;
+const LENGTH = 2;
+const ID_AND_FLAGS = 3;
+// And in 16-bit words.
+const ID = 6;
+const FLAGS = 7;
+
+/** The device's side of a packed ring. */
+export class PackedRing implements Ring {
+  /** Entries, from 1 to 32768. */
+  readonly size: number;
+  /** Where to mark what the device has written to, if anywhere (LOG_ALL). */
+  log: DirtyLog | undefined = undefined;
+  /** Whether what the ring itself writes is marked too (VHOST_VRING_F_LOG), by its own addresses; any number will do. */
+  logUsed: number | undefined = undefined;
+  readonly #options: RingOptions;
+  readonly #descriptors: Descriptors;
+  readonly #order: ReturnOrder | undefined;
+  readonly #inflight: InflightPacked | undefined;
+  /**
+   * Requests that are not in flight, the first {@link #idleCount}. Neither slots nor buffer ids name a request: a slot may
+   * have the next one while the last is still in flight, and ids are whatever the driver says.
+   */
+  readonly #idle: Chain[] = [];
+  #idleCount = 0;
+  #inFlight = 0;
+  /** Descriptors that the driver has made available and not got back. */
+  #taken = 0;
+  /** Next slot to take, and the flags that say that it is available. */
+  #next = 0;
+  #nextFlags = 0;
+  /** Next slot to return, and the flags that say that it was. */
+  #used = 0;
+  #usedFlags = 0;
+  /** Where the used position was when it was last shown. */
+  #published = 0;
+  /** The flags that will show everything that was returned since then; -1 when nothing was. */
+  #hidden = -1;
+  /** Whether the driver's wishes can be compared with what it saw before: not for the first notification. */
+  #notified = false;
+  #suppressed = false;
+  #words: Uint32Array = new Uint32Array(0);
+  #halves: Uint16Array = new Uint16Array(0);
+  #driverEvent: Uint32Array = new Uint32Array(0);
+  #deviceEvent: Uint32Array = new Uint32Array(0);
+  /** Guest addresses of what the ring writes, for the log. */
+  #ringAddress = 0;
+  #eventAddress = 0;
+
+  /**
+   * Takes over a ring where the driver, or an earlier device, left it.
+   *
+   * @throws {RangeError} when the size is not from 1 to 32768
+   * @throws {RingError} when the base names a slot that the ring does not have, or the in-flight region makes no sense
+   */
+  constructor(space: AddressSpace, size: number, place: RingPlace, options: RingOptions) {
+    if (!Number.isInteger(size) || size < 1 || size > MAX_RING_SIZE) {
+      throw new RangeError(`packed ring size must be from 1 to ${MAX_RING_SIZE}, got ${size}`);
+    }
+    this.size = size;
+    this.#options = options;
+    this.#descriptors = new Descriptors(space, size, options.indirect);
+    this.#order = options.inOrder ? new ReturnOrder(size) : undefined;
+    this.bind(place);
+    let next = options.base & 0xffff;
+    let used = options.base >>> 16;
+    // A peer that knows of one position only (DPDK) gives it in the lower half.
+    if (used === 0 && next >= WRAP) used = next;
+    for (const [name, slot] of [["available", next & ~WRAP], ["used", used & ~WRAP]] as const) {
+      if (slot >= size) {
+        throw new RingError(`base: next ${name} slot must be below the ring's ${size} entries, got ${slot}`);
+      }
+    }
+    if (options.inflight !== undefined) {
+      const inflight = this.#inflight = new InflightPacked(options.inflight, size, this.#halves, used);
+      if (inflight.recovered) {
+        next = inflight.next;
+        used = inflight.used;
+        this.#taken = inflight.slots;
+      }
+    }
+    this.#next = next & ~WRAP;
+    this.#nextFlags = availableFlags(next >= WRAP);
+    this.#used = this.#published = used & ~WRAP;
+    this.#usedFlags = usedFlags(used >= WRAP);
+  }
+
+  /** The ring's memory has moved; positions stay. */
+  bind({ descriptor, available, used }: RingPlace): void {
+    const bytes = packedRingSizes(this.size).descriptor;
+    this.#words = new Uint32Array(descriptor.region.buffer, partOffset(descriptor), bytes / 4);
+    this.#halves = new Uint16Array(descriptor.region.buffer, partOffset(descriptor), bytes / 2);
+    this.#driverEvent = new Uint32Array(available.region.buffer, partOffset(available), EVENT_SIZE / 4);
+    this.#deviceEvent = new Uint32Array(used.region.buffer, partOffset(used), EVENT_SIZE / 4);
+    this.#ringAddress = descriptor.region.guestAddress + descriptor.offset;
+    this.#eventAddress = used.region.guestAddress + used.offset;
+  }
+
+  /** Requests taken and not yet returned. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** The next slot to take and the next to return, each with its wrap counter: all 32 bits of SET_VRING_BASE. */
+  get base(): number {
+    return packedBase(this.#nextPosition, this.#usedPosition);
+  }
+
+  get #nextPosition(): number {
+    return packedPosition(this.#next, this.#nextFlags === availableFlags(true));
+  }
+
+  get #usedPosition(): number {
+    return packedPosition(this.#used, this.#usedFlags === usedFlags(true));
+  }
+
+  /** Whether the driver has made something available that was not taken yet. */
+  available(): boolean {
+    return this.#isAvailable(this.#look()) || this.#again > 0;
+  }
+
+  /** Requests of a device that died, to be taken before new ones. */
+  get #again(): number {
+    return this.#inflight === undefined ? 0 : this.#inflight.left;
+  }
+
+  /** The last word of the next descriptor, before anything else of it. */
+  #look(): number {
+    return Atomics.load(this.#words, this.#next * 4 + ID_AND_FLAGS);
+  }
+
+  #isAvailable(word: number): boolean {
+    return (word >>> 16 & PACKED_OWNER) === this.#nextFlags;
+  }
+
+  /**
+   * Takes the next request, or `null` when there is none.
+   *
+   * @throws {RingError} when the driver broke the ring
+   */
+  pop(): Chain | null {
+    if (this.#again > 0) return this.#popAgain();
+    const word = this.#look();
+    if (!this.#isAvailable(word)) return null;
+    const slot = this.#next;
+    const chain = this.#idleChain();
+    const count = this.#read(chain, this.#words, slot, word, this.size - this.#taken);
+    this.#take(chain, count);
+    this.#inflight?.take(chain.head, count);
+    this.#taken += count;
+    const next = slot + count;
+    if (next < this.size) {
+      this.#next = next;
+    } else {
+      this.#next = next - this.size;
+      this.#nextFlags ^= PACKED_OWNER;
+    }
+    return chain;
+  }
+
+  /** Takes a request of a device that died, from the record of it. */
+  #popAgain(): Chain {
+    const inflight = this.#inflight as InflightPacked;
+    const chain = this.#idleChain();
+    const count = inflight.load();
+    const read = this.#read(chain, inflight.descriptors, 0, inflight.descriptors[ID_AND_FLAGS], count);
+    if (read !== count) {
+      throw new RingError(`in-flight region: a request has ${read} linked descriptors, its num is ${count}`);
+    }
+    this.#take(chain, count);
+    inflight.retake(chain.head);
+    return chain;
+  }
+
+  /** An object for a request. It is only kept when the request could be read. */
+  #idleChain(): Chain {
+    if (this.#idleCount === 0) {
+      this.#idle[0] = new Chain(this.#inFlight);
+      this.#idleCount = 1;
+    }
+    const chain = this.#idle[this.#idleCount - 1];
+    // Also after descriptors that could not be read.
+    chain.reset();
+    return chain;
+  }
+
+  #take(chain: Chain, count: number): void {
+    chain.slots = count;
+    chain.inFlight = true;
+    this.#idleCount--;
+    this.#inFlight++;
+    this.#order?.take(chain);
+  }
+
+  /**
+   * Reads a request. Each descriptor is copied once; only the copy is checked and used.
+   *
+   * @param words the ring, or the record of it
+   * @param first slot of the first descriptor
+   * @param word its id and flags, which were read to see that it is there
+   * @param most descriptors that it may have
+   * @returns descriptors that it has
+   */
+  #read(chain: Chain, words: Uint32Array, first: number, word: number, most: number): number {
+    const descriptors = this.#descriptors;
+    const record = this.#inflight?.descriptors;
+    let slot = first;
+    let last = word;
+    for (let count = 1;; count++) {
+      if (count > most) {
+        throw new RingError(
+          `chain of head ${first}: more than ${most} descriptors, all that are not in flight`,
+        );
+      }
+      const at = slot * 4;
+      const low = words[at + ADDRESS];
+      const high = words[at + ADDRESS + 1];
+      const length = words[at + LENGTH];
+      const flags = last >>> 16;
+      if (record !== undefined) {
+        const to = (count - 1) * 4;
+        record[to + ADDRESS] = low;
+        record[to + ADDRESS + 1] = high;
+        record[to + LENGTH] = length;
+        record[to + ID_AND_FLAGS] = last;
+      }
+      if ((flags & INDIRECT) !== 0) {
+        // Descriptors of both kinds do not mix (virtio 1.4, 2.8.5).
+        if (count > 1) throw new RingError(`descriptor ${slot} of head ${first}: INDIRECT in a chain`);
+        descriptors.appendPacked(chain, first, slot, low + high * TWO_32, length, flags);
+      } else {
+        descriptors.append(chain, first, slot, low + high * TWO_32, length, flags);
+      }
+      if ((flags & NEXT) === 0) {
+        chain.id = last & 0xffff;
+        return count;
+      }
+      if (++slot === this.size) slot = 0;
+      last = words[slot * 4 + ID_AND_FLAGS];
+    }
+  }
+
+  /** Returns a request; the driver sees it after {@link publish}. */
+  push(chain: Chain): void {
+    const order = this.#order;
+    if (order === undefined) return this.#return(chain);
+    order.complete(chain);
+    for (let next = order.next(); next !== undefined; next = order.next()) this.#return(next);
+  }
+
+  #return(chain: Chain): void {
+    if (this.log !== undefined) chain.writable.markDirty(this.log);
+    this.#inflight?.return(chain.head);
+    const slot = this.#used;
+    const flags = chain.written > 0 ? this.#usedFlags | WRITE : this.#usedFlags;
+    this.#words[slot * 4 + LENGTH] = chain.written;
+    this.#halves[slot * 8 + ID] = chain.id;
+    // The driver looks at the first descriptor only, until it is returned: its flags show all of them.
+    if (this.#hidden < 0) this.#hidden = flags;
+    else this.#halves[slot * 8 + FLAGS] = flags;
+    const next = slot + chain.slots;
+    if (next < this.size) {
+      this.#used = next;
+    } else {
+      this.#used = next - this.size;
+      this.#usedFlags ^= PACKED_OWNER;
+    }
+    this.#taken -= chain.slots;
+    this.#inFlight--;
+    this.#idle[this.#idleCount++] = chain;
+    chain.inFlight = false;
+    chain.reset();
+  }
+
+  /** Shows the driver what was returned. Returns whether it wants to be told. */
+  publish(): boolean {
+    if (this.#hidden < 0) return false;
+    const before = this.#published;
+    const after = this.#usedPosition;
+    this.#inflight?.prepare(after);
+    // Everything of the batch before its flags; and what the driver wants only after them.
+    Atomics.store(this.#halves, before * 8 + FLAGS, this.#hidden);
+    this.#inflight?.commit();
+    this.#hidden = -1;
+    this.#published = this.#used;
+    if (this.logUsed !== undefined) this.#markUsed(before);
+    if (!this.#notified) return this.#notified = true;
+    const event = Atomics.load(this.#driverEvent, 0);
+    return needPackedEvent(event, this.#options.eventIdx, after, before, this.size);
+  }
+
+  /** Marks the descriptors from one to the next to be returned as written; those that were skipped do not matter. */
+  #markUsed(from: number): void {
+    const to = this.#used;
+    if (from < to) return this.#markSlots(from, to);
+    this.#markSlots(from, this.size);
+    this.#markSlots(0, to);
+  }
+
+  #markSlots(from: number, to: number): void {
+    this.log?.mark(this.#ringAddress + from * DESCRIPTOR_SIZE, (to - from) * DESCRIPTOR_SIZE);
+  }
+
+  /** Asks the driver not to tell of new requests. */
+  suppress(): void {
+    if (this.#suppressed) return;
+    this.#suppressed = true;
+    this.#deviceEvent[0] = EventFlag.DISABLE << 16;
+    this.#markEvent();
+  }
+
+  /** Asks the driver to tell of new requests. Returns whether some came in before it could know. */
+  arm(): boolean {
+    this.#suppressed = false;
+    const event = this.#options.eventIdx ? EventFlag.DESC << 16 | this.#nextPosition : EventFlag.ENABLE << 16;
+    Atomics.store(this.#deviceEvent, 0, event);
+    this.#markEvent();
+    return this.available();
+  }
+
+  #markEvent(): void {
+    if (this.logUsed !== undefined) this.log?.mark(this.#eventAddress, EVENT_SIZE);
+  }
+}

@@ -1,0 +1,242 @@
+import assert from "node:assert/strict";
+import {
+  closeSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { test, type TestContext } from "node:test";
+import {
+  FileStorage,
+  MemoryStorage,
+  NullStorage,
+  openStorage,
+  parseSize,
+} from "../../src/devices/blk/mod.ts";
+import type { BlkDriver } from "../../src/tools/blk_driver.ts";
+import { tempDir } from "../support/cleanup.ts";
+import { bytesOf, type DiskScene, eventually, LIMIT, Scene } from "../session/scene.ts";
+
+const MIB = 1 << 20;
+
+/** A file, and a disk that serves it. */
+async function fileDisk(
+  t: TestContext,
+  content: Uint8Array,
+  options: { readonly readOnly?: boolean } = {},
+): Promise<{ path: string; storage: FileStorage; scene: DiskScene; driver: BlkDriver }> {
+  const path = join(tempDir(t), "disk");
+  writeFileSync(path, content);
+  const storage = new FileStorage(path, options);
+  const scene = await Scene.disk(t, { storage });
+  return { path, storage, scene, driver: await scene.driver() };
+}
+
+test("what is written is in the file, and what is in the file is read", LIMIT, async (t) => {
+  const { path, driver } = await fileDisk(t, bytesOf(1, MIB));
+  const expected = bytesOf(1, MIB);
+  assert.deepEqual(await driver.read(0, MIB), expected);
+  await driver.write(512 * 77, bytesOf(2, 20000 - 20000 % 512));
+  expected.set(bytesOf(2, 20000 - 20000 % 512), 512 * 77);
+  await driver.flush();
+  assert.deepEqual(new Uint8Array(readFileSync(path)), expected);
+});
+
+test(
+  "a file that ends within a sector: the rest reads as zeros, and is there once it is written",
+  LIMIT,
+  async (t) => {
+    const { path, driver } = await fileDisk(t, bytesOf(3, 1000));
+    assert.equal(driver.size, 1024);
+    const expected = new Uint8Array(1024);
+    expected.set(bytesOf(3, 1000));
+    assert.deepEqual(await driver.read(0, 1024), expected);
+    assert.deepEqual(await driver.read(512, 512), expected.slice(512));
+    assert.equal(statSync(path).size, 1000, "reading changes nothing");
+    await driver.write(0, bytesOf(4, 512));
+    assert.equal(statSync(path).size, 1000);
+    await driver.write(512, bytesOf(5, 512));
+    assert.equal(statSync(path).size, 1024);
+    assert.deepEqual(await driver.read(512, 512), bytesOf(5, 512));
+  },
+);
+
+test("an empty file is a disk without sectors", LIMIT, async (t) => {
+  const { driver } = await fileDisk(t, new Uint8Array(0));
+  assert.equal(driver.size, 0);
+  await assert.rejects(driver.read(0, 512), /I\/O error/);
+});
+
+test("DISCARD gives the file's room back, and reads as zeros", LIMIT, async (t) => {
+  const { path, driver } = await fileDisk(t, bytesOf(6, MIB));
+  const blocks = () => statSync(path).blocks;
+  const before = blocks();
+  await driver.discard(256 * 1024, 512 * 1024);
+  assert.equal(before - blocks(), 1024, "half of it, in blocks of 512 bytes");
+  assert.equal(statSync(path).size, MIB);
+  const expected = bytesOf(6, MIB);
+  expected.fill(0, 256 * 1024, 768 * 1024);
+  assert.deepEqual(await driver.read(0, MIB), expected);
+});
+
+test("WRITE_ZEROES gives room back only when it may", LIMIT, async (t) => {
+  const { path, driver } = await fileDisk(t, bytesOf(7, MIB));
+  const blocks = () => statSync(path).blocks;
+  const before = blocks();
+  const expected = bytesOf(7, MIB);
+  await driver.writeZeroes(0, 128 * 1024);
+  assert.equal(blocks(), before);
+  await driver.writeZeroes(512 * 1024, 128 * 1024, true);
+  assert.equal(before - blocks(), 256);
+  await driver.writeZeroes(300 * 512, 3 * 512);
+  expected.fill(0, 0, 128 * 1024).fill(0, 512 * 1024, 640 * 1024).fill(0, 300 * 512, 303 * 512);
+  assert.deepEqual(await driver.read(0, MIB), expected);
+});
+
+test("WRITE_ZEROES up to the limit of one range, and not beyond", LIMIT, async (t) => {
+  const { driver, path } = await fileDisk(t, new Uint8Array(0));
+  const limit = driver.config.maxWriteZeroesSectors * 512;
+  truncateSync(path, limit + 512);
+  const bigger = await Scene.disk(t, { storage: new FileStorage(path) });
+  const again = await bigger.driver();
+  await again.write(limit - 512, bytesOf(1, 1024));
+  await again.writeZeroes(0, limit);
+  assert.deepEqual(await again.read(limit - 512, 512), new Uint8Array(512));
+  assert.deepEqual(await again.read(limit, 512), bytesOf(1, 1024).slice(512));
+  await assert.rejects(again.writeZeroes(0, limit + 512), /I\/O error/);
+});
+
+test("a file is resized by its storage, and the guest is told", LIMIT, async (t) => {
+  const { path, storage, scene, driver } = await fileDisk(t, bytesOf(8, MIB));
+  let changes = 0;
+  driver.frontEnd.onConfigChange = () => changes++;
+  storage.resize(2 * MIB);
+  scene.disk.resized();
+  await eventually("the driver is told", () => changes === 1);
+  await driver.refresh();
+  assert.equal(driver.size, 2 * MIB);
+  assert.equal(statSync(path).size, 2 * MIB);
+  await driver.write(2 * MIB - 512, bytesOf(9, 512));
+  assert.deepEqual(await driver.read(2 * MIB - 512, 512), bytesOf(9, 512));
+  storage.resize(4096);
+  await assert.rejects(driver.read(4096, 512), /I\/O error/);
+  assert.deepEqual(await driver.read(0, 4096), bytesOf(8, MIB).slice(0, 4096));
+});
+
+test(
+  "a file that somebody else changes: noticed when looked at; what is cut off reads as zeros",
+  LIMIT,
+  async (t) => {
+    const { path, storage, driver } = await fileDisk(t, bytesOf(10, 8192));
+    const fd = openSync(path, "r+");
+    ftruncateSync(fd, 4096);
+    closeSync(fd);
+    assert.deepEqual(await driver.read(4096, 4096), new Uint8Array(4096));
+    truncateSync(path, 16384);
+    await assert.rejects(driver.read(8192, 512), /I\/O error/);
+    storage.refresh();
+    assert.deepEqual(await driver.read(8192, 512), new Uint8Array(512));
+  },
+);
+
+test("a file opened for reading is a read-only disk", LIMIT, async (t) => {
+  const { path, driver } = await fileDisk(t, bytesOf(11, 4096), { readOnly: true });
+  assert.deepEqual(await driver.read(0, 4096), bytesOf(11, 4096));
+  await assert.rejects(driver.write(0, new Uint8Array(512)), /I\/O error/);
+  assert.deepEqual(new Uint8Array(readFileSync(path)), bytesOf(11, 4096));
+});
+
+test("memory is zero at first, after DISCARD and after growing", LIMIT, async (t) => {
+  const storage = new MemoryStorage(MIB);
+  const driver = await (await Scene.disk(t, { storage })).driver();
+  assert.deepEqual(await driver.read(0, 8192), new Uint8Array(8192));
+  await driver.write(0, bytesOf(1, 16384));
+  await driver.discard(4096, 4096);
+  await driver.writeZeroes(8192, 512);
+  await driver.writeZeroes(12288, 4096, true);
+  const expected = bytesOf(1, 16384).fill(0, 4096, 8704).fill(0, 12288);
+  assert.deepEqual(await driver.read(0, 16384), expected);
+  storage.resize(512);
+  storage.resize(MIB);
+  assert.deepEqual(await driver.read(512, 8192), new Uint8Array(8192));
+  assert.deepEqual(await driver.read(0, 512), expected.slice(0, 512));
+});
+
+test("sizes", () => {
+  for (
+    const [text, size] of [
+      ["512", 512],
+      ["4096", 4096],
+      ["64K", 65536],
+      ["64k", 65536],
+      ["1.5G", 1.5 * 2 ** 30],
+      ["2T", 2 ** 41],
+      ["16M", 2 ** 24],
+      ["16MB", 2 ** 24],
+      ["16MiB", 2 ** 24],
+      ["0.5K", 512],
+      [" 1K ", 1024],
+    ] as const
+  ) assert.equal(parseSize(text), size, text);
+  for (
+    const text of [
+      "",
+      "0",
+      "0K",
+      "-1K",
+      "511",
+      "1.0001K",
+      "K",
+      "1P",
+      "1 K",
+      "1KK",
+      "1e6",
+      "0x200",
+      "9999999T",
+      "x",
+    ]
+  ) {
+    assert.throws(() => parseSize(text), (error: Error) => {
+      assert.ok(error instanceof TypeError);
+      assert.match(error.message, /size must be .* multiple of 512 bytes; got "/);
+      return true;
+    }, text);
+  }
+});
+
+test("storages by a short text", (t) => {
+  const folder = tempDir(t);
+  const path = join(folder, "a:b");
+  writeFileSync(path, new Uint8Array(1024));
+  for (
+    const [uri, kind, size] of [["mem:64K", MemoryStorage, 65536], ["null:1T", NullStorage, 2 ** 40], [
+      `file:${path}`,
+      FileStorage,
+      1024,
+    ]] as const
+  ) {
+    const storage = openStorage(uri);
+    assert.ok(storage instanceof kind, uri);
+    assert.equal(storage.size, size);
+    storage.close();
+  }
+  const readOnly = openStorage(`file:${path}`, { readOnly: true });
+  assert.equal(readOnly.readOnly, true);
+  readOnly.close();
+  for (
+    const [uri, said] of [
+      ["", /storage must be file:PATH, mem:SIZE or null:SIZE, got ""/],
+      ["disk.img", /storage must be .* got "disk.img"/],
+      ["http://x", /storage must be/],
+      ["mem:", /size must be .* got ""/],
+      ["null:7", /multiple of 512/],
+      [`file:${folder}`, /open: EISDIR|is a directory; a disk needs a file or a block device/],
+      [`file:${join(folder, "missing")}`, /open: ENOENT .*opening .*missing/],
+      ["file:/dev/null", /\/dev\/null is a character device; a disk needs a file or a block device/],
+    ] as const
+  ) assert.throws(() => openStorage(uri), said, uri);
+});

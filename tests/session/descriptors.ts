@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { readdirSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+import { after, before } from "node:test";
+import { eventfd } from "../../ffi/eventfd.ts";
+import { close } from "../../ffi/fd.ts";
+import { openFile, OpenFlag } from "../../ffi/file.ts";
+import { memoryFile } from "../../ffi/mapping.ts";
+import { Reactor } from "../../ffi/reactor.ts";
+import { listen, socketPair } from "../../ffi/socket.ts";
+import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
+import { eventually } from "./scene.ts";
+
+// The reactor's thread comes and goes with the sessions, and with it some descriptors, a little later. So it stays.
+const stay = eventfd();
+before(() => Reactor.shared().watch(stay, () => {}));
+after(() => {
+  Reactor.shared().unwatch(stay);
+  close(stay);
+});
+
+/** What this process has open, by descriptor. */
+function open(): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const fd of readdirSync("/proc/self/fd")) {
+    try {
+      found.set(fd, readlinkSync(`/proc/self/fd/${fd}`));
+    } catch {
+      // The one that was open for looking.
+    }
+  }
+  return found;
+}
+
+/** Takes note of what is open; the function that is returned expects that soon just as much is open again. */
+export function noteDescriptors(): () => Promise<void> {
+  const before = open();
+  return async () => {
+    try {
+      await eventually("no descriptor was leaked", () => open().size === before.size);
+    } catch {
+      const after = open();
+      const missing = (a: Map<string, string>, b: Map<string, string>): string =>
+        [...a].filter(([fd, target]) => b.get(fd) !== target).map((each) => each.join(" → ")).join(", ");
+      assert.fail(`descriptors: new ${missing(after, before)}; gone ${missing(before, after)}`);
+    }
+  };
+}
+
+/** An event, open until the test is over. */
+export function anEvent(scope: Scope): number {
+  const fd = eventfd();
+  onEnd(scope, () => close(fd));
+  return fd;
+}
+
+/** One descriptor of each kind, open until the test is over. */
+export function oddDescriptors(scope: Scope): Readonly<Record<string, number>> {
+  const folder = tempDir(scope);
+  const fifo = join(folder, "fifo");
+  execFileSync("mkfifo", [fifo]);
+  const whole = openFile(fifo, OpenFlag.READ_WRITE);
+  const readEnd = openFile(fifo, OpenFlag.READ_ONLY);
+  const writeEnd = openFile(fifo, 1);
+  const file = openFile(join(folder, "file"), OpenFlag.READ_WRITE | OpenFlag.CREATE);
+  const [left, right] = socketPair();
+  const [alone, gone] = socketPair();
+  close(gone);
+  const fds = {
+    "a regular file": file,
+    "a directory": openFile(folder, OpenFlag.READ_ONLY),
+    "a path": openFile(folder, OpenFlag.PATH_ONLY),
+    "a memory file": memoryFile("odd", 8192),
+    "an empty memory file": memoryFile("odd", 0),
+    "a listening socket": listen(join(folder, "listening")),
+    "a connected socket": left,
+    "a socket whose peer has gone": alone,
+    "a pipe": whole,
+    "the read end of a pipe": readEnd,
+    "the write end of a pipe": writeEnd,
+    "a null device": openFile("/dev/null", OpenFlag.READ_WRITE),
+    "an event": eventfd(),
+  };
+  onEnd(scope, () => [...Object.values(fds), right].forEach(close));
+  return fds;
+}
+
+/** A pipe of which one end has gone: what is left of it, for reading or for writing. */
+export function brokenPipe(scope: Scope, which: "read" | "write"): number {
+  const fifo = join(tempDir(scope), "fifo");
+  execFileSync("mkfifo", [fifo]);
+  const both = openFile(fifo, OpenFlag.READ_WRITE);
+  const end = openFile(fifo, which === "read" ? OpenFlag.READ_ONLY : 1);
+  close(both);
+  onEnd(scope, () => close(end));
+  return end;
+}

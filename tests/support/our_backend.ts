@@ -1,0 +1,124 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { onEnd, type Scope, tempDir } from "./cleanup.ts";
+import { Child, type ChildOptions } from "./process.ts";
+
+/** The directory of the toolkit. */
+export const root: string = fileURLToPath(new URL("../../", import.meta.url));
+
+/** How long a back-end may take to notice that a front-end has left, in milliseconds. */
+const PATIENCE = 5000;
+
+/** What a back-end writes when all is well. */
+const FINE = /^(vhost-user \w+: .* on |info: |→ |← |$)/;
+
+/** What Deno opens when it likes. */
+const DENO_CACHE = /_cache_v\d+(-wal|-shm|-journal)?$/;
+
+/** Starts Deno as a user does, with the one permission that the toolkit asks for. */
+export function startDeno(scope: Scope, args: readonly string[], options: ChildOptions = {}): Child {
+  return Child.start(scope, process.execPath, ["run", "--allow-ffi", ...args], {
+    ...options,
+    // Deno would add to its errors that there is no trace of them.
+    env: { RUST_BACKTRACE: "0", NO_COLOR: "1", ...options.env },
+  });
+}
+
+/** Starts the command line. */
+export function startCommand(scope: Scope, args: readonly string[], options: ChildOptions = {}): Child {
+  return startDeno(scope, [join(root, "src/cli/mod.ts"), ...args], options);
+}
+
+/** A back-end of ours in a process of its own. */
+export class OurBackend {
+  /** The process. */
+  readonly child: Child;
+  /** Where it listens. */
+  readonly socket: string;
+  #before: string[];
+
+  /** Takes over a process that listens, and that no front-end has connected to unless it `replaces` another. */
+  constructor(scope: Scope, child: Child, socket: string, replaces?: OurBackend) {
+    this.child = child;
+    this.socket = socket;
+    this.#before = replaces === undefined ? holdings(child.pid) : replaces.#before;
+    // When the test has failed by what the front-end says, this is the other half.
+    onEnd(scope, () => {
+      if (this.complaints.length > 0) console.error(["the back-end said:", ...this.complaints].join("\n"));
+    });
+  }
+
+  /** Lines written so far in which it complains. */
+  get complaints(): string[] {
+    return this.child.output.split("\n").filter((line) => !FINE.test(line));
+  }
+
+  /** Processor time used so far, in milliseconds. */
+  get cpuTime(): number {
+    const stat = readFileSync(`/proc/${this.child.pid}/stat`, "utf8");
+    // The name of the program, in parentheses, may have spaces.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return (Number(fields[11]) + Number(fields[12])) * 10;
+  }
+
+  /**
+   * After all front-ends have left: the process lives, has given back every descriptor and all guest memory, and has
+   * not complained.
+   */
+  async checkUnharmed(): Promise<void> {
+    const deadline = Date.now() + PATIENCE;
+    while (true) {
+      assert.equal(this.child.code, undefined, `the back-end has ended: ${this.child.output}`);
+      const now = holdings(this.child.pid);
+      if (JSON.stringify(now) === JSON.stringify(this.#before)) break;
+      if (Date.now() > deadline) {
+        assert.deepEqual(now, this.#before, "it still holds something of a front-end");
+      }
+      await sleep(20);
+    }
+    assert.deepEqual(this.complaints, []);
+  }
+}
+
+/** What a process holds: its descriptors, and the memory that it shares with others. */
+function holdings(pid: number): string[] {
+  const targets = readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`).replace(/:\[\d+\]$/, "")];
+    } catch {
+      return []; // Closed in between.
+    }
+  });
+  const maps = readFileSync(`/proc/${pid}/maps`, "utf8").split("\n").map((line) => line.split(/ +/));
+  const shared = maps.filter(([, access]) => access?.endsWith("s")).map((map) => `memory of ${map[5]}`);
+  return [...targets, ...shared].filter((each) => !DENO_CACHE.test(each)).sort();
+}
+
+/** What to serve. */
+export interface DiskOptions {
+  /** The image: `--blk-file`. */
+  file?: string;
+  /** More options of `vhost-user blk`. */
+  args?: readonly string[];
+  /** Where to listen; a place of its own by default. */
+  socket?: string;
+  /** The one that it replaces, when a front-end may be connecting already. */
+  replaces?: OurBackend;
+}
+
+/** Serves a disk by the command line; returns when it listens. */
+export async function startDisk(scope: Scope, options: DiskOptions): Promise<OurBackend> {
+  const { file, args = [], replaces, socket = replaces?.socket ?? join(tempDir(scope), "blk.sock") } =
+    options;
+  const child = startCommand(scope, [
+    ...["blk", `--socket-path=${socket}`],
+    ...file === undefined ? [] : [`--blk-file=${file}`],
+    ...args,
+  ]);
+  await child.waitLine(FINE);
+  return new OurBackend(scope, child, socket, replaces);
+}

@@ -1,0 +1,82 @@
+import type { TestContext } from "node:test";
+import type { DriverRing } from "../../src/frontend/driver_ring.ts";
+import { type Piece, SharedMemory } from "../../src/frontend/shared_memory.ts";
+import { SplitDriverRing } from "../../src/frontend/split_driver_ring.ts";
+import { GuestMemory } from "../../src/memory/guest_memory.ts";
+import type { RingPart, RingPlace } from "../../src/virtqueue/ring.ts";
+import { SplitRing } from "../../src/virtqueue/split_ring.ts";
+import { splitRingSizes } from "../../src/virtqueue/split_layout.ts";
+import { onEnd } from "../support/cleanup.ts";
+
+/** How a pair is made. */
+export interface PairOptions {
+  readonly size: number;
+  readonly eventIdx: boolean;
+  /** Descriptors of each request's own table; 0 for none. */
+  readonly tableSize?: number;
+  /** Bytes for requests. */
+  readonly data?: number;
+  /** Where in these bytes the device's memory is cut into two regions. */
+  readonly cut?: number;
+}
+
+/** A driver and a device on one ring, each with a mapping of its own. */
+export interface Pair {
+  readonly memory: GuestMemory;
+  readonly shared: SharedMemory;
+  readonly driver: DriverRing;
+  readonly device: SplitRing;
+  readonly data: Piece;
+}
+
+/** Where a part of a ring is for the device. */
+export function part(memory: GuestMemory, piece: Piece): RingPart {
+  const at = Number(piece.userAddress);
+  const region = memory.findUser(at, piece.bytes.length);
+  if (region === undefined) throw new RangeError("not within one region");
+  return { region, offset: at - region.userAddress };
+}
+
+/** Where the driver's ring is for the device. */
+export function placeOf(memory: GuestMemory, ring: DriverRing): RingPlace {
+  return {
+    descriptor: part(memory, ring.descriptor),
+    available: part(memory, ring.available),
+    used: part(memory, ring.used),
+  };
+}
+
+/** Maps the driver's memory for the device, cut in two where `cut` says. */
+export function mapFor(memory: GuestMemory, shared: SharedMemory, cut = 0): void {
+  const from = [0, ...cut === 0 ? [] : [cut]];
+  memory.replace(from.map((offset, i) => ({
+    guestAddress: shared.guestAddress + offset,
+    size: (from[i + 1] ?? shared.byteLength) - offset,
+    userAddress: Number(shared.userAddress) + offset,
+    mmapOffset: offset,
+    fd: shared.fd,
+  })));
+}
+
+/** A driver and a device, gone when the scope is over. */
+export function ringPair(scope: Pick<TestContext, "after">, options: PairOptions): Pair {
+  const { size, eventIdx, tableSize = 0, data = 65536, cut = 0 } = options;
+  const parts = splitRingSizes(size, true);
+  const ringBytes = parts.descriptor + parts.available + parts.used + 64 + size * tableSize * 16;
+  const shared = new SharedMemory(ringBytes + data);
+  const memory = new GuestMemory();
+  onEnd(scope, () => {
+    memory.clear();
+    shared.close();
+  });
+  const driver = new SplitDriverRing(shared, { size, eventIdx, tableSize });
+  const piece = shared.allocate(data);
+  const start = piece.guestAddress - shared.guestAddress;
+  mapFor(memory, shared, cut === 0 ? 0 : start + cut);
+  const device = new SplitRing(memory, size, placeOf(memory, driver), {
+    eventIdx,
+    indirect: tableSize > 0,
+    base: 0,
+  });
+  return { memory, shared, driver, device, data: piece };
+}
