@@ -12,10 +12,14 @@ import { type InflightRegion, inflightRegionSize } from "../virtqueue/inflight.t
 import { MAX_RING_SIZE } from "../virtqueue/split_layout.ts";
 import { mapRange } from "./migration_log.ts";
 
-function regionSize(packed: boolean, { queueSize }: Inflight): number {
-  if (queueSize > MAX_RING_SIZE) throw new FieldError("queue size", `at most ${MAX_RING_SIZE}`, queueSize);
-  return inflightRegionSize(packed, queueSize);
-}
+/**
+ * Entries for which there is room at least. QEMU 10.0 asks for the `queue-size` of its device (128 for blk), and then starts
+ * rings of the 1024 entries that the driver has chosen.
+ */
+const LEAST_ENTRIES = 1024;
+
+/** The largest buffer that is mapped, bytes: 256 rings of the largest size. */
+const MAX_BUFFER = 256 * 32 * (MAX_RING_SIZE + 2);
 
 /**
  * A new buffer for GET_INFLIGHT_FD, zeroed.
@@ -31,7 +35,10 @@ export function newInflightBuffer(
   if (request.numQueues > queues) {
     throw new FieldError("number of queues", `at most ${queues}`, request.numQueues);
   }
-  const size = regionSize(packed, request) * request.numQueues;
+  if (request.queueSize > MAX_RING_SIZE) {
+    throw new FieldError("queue size", `at most ${MAX_RING_SIZE}`, request.queueSize);
+  }
+  const size = inflightRegionSize(packed, Math.max(request.queueSize, LEAST_ENTRIES)) * request.numQueues;
   const fd = memoryFile("vhost-user-inflight", size);
   addSeals(fd, Seal.SHRINK | Seal.GROW);
   return { reply: { ...request, mmapSize: BigInt(size), mmapOffset: 0n }, fd };
@@ -42,7 +49,8 @@ export class InflightBuffer {
   readonly #mapping: Mapping;
   readonly #start: number;
   readonly #stride: number;
-  readonly #inflight: Inflight;
+  readonly #numQueues: number;
+  readonly #packed: boolean;
 
   /**
    * SET_INFLIGHT_FD.
@@ -51,30 +59,26 @@ export class InflightBuffer {
    * @throws {FieldError} when it is too small, or exceeds its file
    */
   constructor(inflight: Inflight, packed: boolean, fd: number) {
-    const { mmapSize, mmapOffset, numQueues } = inflight;
-    this.#stride = regionSize(packed, inflight);
-    const needed = BigInt(this.#stride) * BigInt(numQueues);
+    const { mmapSize, mmapOffset, numQueues, queueSize } = inflight;
+    const needed = BigInt(inflightRegionSize(packed, queueSize) * numQueues);
     if (mmapSize < needed) {
       throw new FieldError("mmap size", `at least ${needed} bytes for ${numQueues} queues`, mmapSize);
     }
+    // Whoever made the buffer has shared it out evenly.
+    this.#stride = Number(mmapSize / BigInt(numQueues) / 64n) * 64;
+    this.#packed = packed;
     if (mmapOffset % 8n !== 0n) throw new FieldError("mmap offset", "a multiple of 8", mmapOffset);
-    const { mapping, start } = mapRange(fd, mmapOffset, needed, Number(needed));
+    const { mapping, start } = mapRange(fd, mmapOffset, mmapSize, MAX_BUFFER);
     this.#mapping = mapping;
     this.#start = start;
-    this.#inflight = inflight;
+    this.#numQueues = numQueues;
   }
 
   /**
-   * The part of one ring; `undefined` for a ring that the buffer has no room for.
-   *
-   * @throws {FieldError} when the ring has more entries than the buffer was made for
+   * The part of one ring; `undefined` for a ring that the buffer has no room for, which then is not recorded.
    */
   region(index: number, size: number): InflightRegion | undefined {
-    const { numQueues, queueSize } = this.#inflight;
-    if (index >= numQueues) return undefined;
-    if (size > queueSize) {
-      throw new FieldError("in-flight buffer", `for rings of at least ${size} entries`, queueSize);
-    }
+    if (index >= this.#numQueues || inflightRegionSize(this.#packed, size) > this.#stride) return undefined;
     return {
       buffer: this.#mapping.buffer,
       byteOffset: this.#start + index * this.#stride,

@@ -20,7 +20,6 @@ import {
   ringFeatures,
 } from "../protocol/features.ts";
 import type { MessageRow } from "../protocol/messages.ts";
-import type { RingPart } from "../virtqueue/ring.ts";
 import { BackChannel } from "./back_channel.ts";
 import type { InflightBuffer } from "./inflight_buffer.ts";
 import { IotlbMisses } from "./iotlb_misses.ts";
@@ -30,7 +29,7 @@ import type { Log, LogLevel } from "./log.ts";
 import { MigrationLog } from "./migration_log.ts";
 import { Postcopy } from "./postcopy.ts";
 import { SharedWindows } from "./shared_windows.ts";
-import { Vring } from "./vring.ts";
+import { Vring, type VringPart } from "./vring.ts";
 
 /** Guest addresses are below this: numbers hold them exactly. */
 const END = 1n << 53n;
@@ -39,10 +38,13 @@ const END = 1n << 53n;
 export const MAX_MEM_SLOTS = 509;
 
 const RING_FEATURES: readonly RingFeature[] = [
+  "LOG_ALL",
   "INDIRECT_DESC",
   "EVENT_IDX",
   "PROTOCOL_FEATURES",
   "VERSION_1",
+  "RING_PACKED",
+  "IN_ORDER",
 ];
 
 const PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
@@ -86,6 +88,18 @@ function deviceProtocolFeatures(behaviour: DeviceBehaviour): ProtocolFeature[] {
     ["HOST_NOTIFIER", behaviour.hostNotifiers],
   ];
   return having.flatMap(([feature, has]) => has === undefined || has === false ? [] : [feature]);
+}
+
+/**
+ * A ring's part in pages that do not follow each other, as Linux allocates rings behind an IOMMU. What the ring itself
+ * writes there cannot be logged as one range, so it counts as outside the log.
+ */
+function scattered(segments: Segments): VringPart | undefined {
+  const joined = segments.collage();
+  if (joined === undefined) return undefined;
+  const { collage, offset } = joined;
+  const region = { buffer: collage.buffer, bufferOffset: 0, guestAddress: Number.MAX_SAFE_INTEGER };
+  return { region, offset, collage };
 }
 
 /** One session. */
@@ -238,12 +252,13 @@ export class SessionState {
   }
 
   /** Where a part of a ring is (vhost-user, "Ring addresses"): its address is of the front-end, the guest or the IOMMU. */
-  #locate(address: bigint, length: number): RingPart | undefined {
+  #locate(address: bigint, length: number): VringPart | undefined {
     const segments = new Segments();
     const at = Number(address);
     const iommu = this.#iommu();
     if (iommu !== undefined) {
-      return iommu.append(segments, at, length, true) ? segments.contiguous() : undefined;
+      if (!iommu.append(segments, at, length, true)) return undefined;
+      return segments.contiguous() ?? scattered(segments);
     }
     if (this.negotiated("GPA_ADDRESSES")) {
       return this.memory.append(segments, at, length) ? segments.contiguous() : undefined;

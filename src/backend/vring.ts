@@ -6,6 +6,7 @@
 
 import { consume, signal } from "../../ffi/eventfd.ts";
 import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
+import type { Collage } from "../../ffi/mapping.ts";
 import type { Looker, Reactor } from "../../ffi/reactor.ts";
 import type { AddressSpace } from "../memory/address_space.ts";
 import type { DirtyLog } from "../memory/dirty_log.ts";
@@ -29,6 +30,19 @@ const LOG_RING = 1;
 /** How often a ring without a kick descriptor is looked at, ms. */
 const POLL_INTERVAL = 1;
 
+/** Where a part of a ring is. The ring unmaps what was mapped for it. */
+export interface VringPart extends RingPart {
+  /** Scattered pages, mapped once more in a row. */
+  readonly collage?: Collage;
+}
+
+/** Where a ring is. */
+interface VringPlace extends RingPlace {
+  readonly descriptor: VringPart;
+  readonly available: VringPart;
+  readonly used: VringPart;
+}
+
 /** What a ring needs of its session. */
 export interface VringContext {
   /** What the addresses in descriptors mean. */
@@ -38,7 +52,7 @@ export interface VringContext {
    *
    * @throws {IotlbMiss} when the IOTLB does not say
    */
-  locate(address: bigint, length: number): RingPart | undefined;
+  locate(address: bigint, length: number): VringPart | undefined;
   /** Whether there is guest memory at all. */
   hasMemory(): boolean;
   /** Waiting. */
@@ -94,6 +108,7 @@ export class Vring implements Queue, Looker {
   /** Whether the ring's memory was taken away: nothing of it may be touched. */
   #lost = false;
   #ring: Ring | undefined;
+  #place: VringPlace | undefined;
   #running = false;
   #stopping: (() => void) | undefined;
   #kick = -1;
@@ -149,8 +164,11 @@ export class Vring implements Queue, Looker {
   /** SET_VRING_ADDR. With a memory table present, the addresses must be in it. */
   setAddress(address: VringAddress): void {
     try {
-      if (this.#context.hasMemory() && this.#size > 0) this.#resolve(address);
-      if (this.#started && this.#ring !== undefined) this.#ring.bind(this.#resolve(address));
+      if (this.#context.hasMemory() && this.#size > 0) {
+        const place = this.#resolve(address);
+        if (this.#started && this.#ring !== undefined) this.#ring.bind(this.#adopt(place));
+        else this.#release(place);
+      }
     } catch (error) {
       // Behind an IOMMU it is known only when the ring runs.
       if (!(error instanceof IotlbMiss)) throw error;
@@ -224,7 +242,7 @@ export class Vring implements Queue, Looker {
     if (error >= 0) setNonblocking(error);
   }
 
-  #part(name: string, address: bigint, length: number): RingPart {
+  #part(name: string, address: bigint, length: number): VringPart {
     const part = this.#context.locate(address, length);
     if (part === undefined) {
       const range = `0x${address.toString(16)}+${length}`;
@@ -235,28 +253,37 @@ export class Vring implements Queue, Looker {
     return part;
   }
 
-  #resolve(address: VringAddress): RingPlace {
+  #resolve(address: VringAddress): VringPlace {
     const packed = this.#accepted("RING_PACKED");
     const bytes = packed
       ? packedRingSizes(this.#size)
       : splitRingSizes(this.#size, this.#accepted("EVENT_IDX"));
-    const place: RingPlace = {
-      descriptor: this.#part("descriptor table", address.descriptor, bytes.descriptor),
-      available: this.#part("available ring", address.available, bytes.available),
-      used: this.#part("used ring", address.used, bytes.used),
-    };
+    const descriptor = this.#part("descriptor table", address.descriptor, bytes.descriptor);
+    const available = this.#part("available ring", address.available, bytes.available);
+    const used = this.#part("used ring", address.used, bytes.used);
     for (
-      const [name, part, alignment] of [
-        ["descriptor", place.descriptor, 4],
-        ["available", place.available, 2],
-        ["used", place.used, 4],
+      const [name, { region, offset }, alignment] of [
+        ["descriptor", descriptor, 4],
+        ["available", available, packed ? 4 : 2],
+        ["used", used, 4],
       ] as const
     ) {
-      if ((part.region.bufferOffset + part.offset) % alignment !== 0) {
+      if ((region.bufferOffset + offset) % alignment !== 0) {
         throw new RingError(`ring ${this.index}: ${name} part is not aligned in its file`);
       }
     }
+    return { descriptor, available, used };
+  }
+
+  /** Takes over what was mapped for a place, in place of what was mapped before. */
+  #adopt(place: VringPlace): RingPlace {
+    if (this.#place !== undefined) this.#release(this.#place);
+    this.#place = place;
     return place;
+  }
+
+  #release(place: VringPlace): void {
+    for (const part of [place.descriptor, place.available, place.used]) part.collage?.unmap();
   }
 
   /**
@@ -294,7 +321,7 @@ export class Vring implements Queue, Looker {
     try {
       const place = this.#resolve(address);
       this.#missing = -1;
-      return place;
+      return this.#adopt(place);
     } catch (error) {
       if (!(error instanceof IotlbMiss)) throw error;
       this.#wait(error);
@@ -393,7 +420,10 @@ export class Vring implements Queue, Looker {
     if (this.#ring === undefined || this.#address === undefined || this.#lost) return;
     try {
       const place = this.#resolveOrWait(this.#address);
-      if (place !== undefined) this.#ring.bind(place);
+      if (place === undefined) return;
+      this.#ring.bind(place);
+      // It may have been waiting for an address, and has to look again whether that is there now.
+      if (this.#running) this.#context.reactor.wake(this);
     } catch (error) {
       this.#lost = true;
       if (!this.#broken) this.#break(error);
@@ -505,6 +535,8 @@ export class Vring implements Queue, Looker {
     const base = this.#ring?.base ?? this.#base ?? (this.#accepted("RING_PACKED") ? PACKED_START : 0);
     this.#base = base;
     this.#ring = undefined;
+    if (this.#place !== undefined) this.#release(this.#place);
+    this.#place = undefined;
     this.#started = false;
     this.#broken = this.#lost = this.#inBand = false;
     this.#missing = -1;
@@ -529,6 +561,8 @@ export class Vring implements Queue, Looker {
     this.#deactivate();
     this.#dropKick();
     this.#ring = undefined;
+    if (this.#place !== undefined) this.#release(this.#place);
+    this.#place = undefined;
     this.setCall(-1);
     this.setError(-1);
     return this.#pending === 0 ? undefined : new Promise((resolve) => this.#drained = resolve);

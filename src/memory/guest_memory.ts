@@ -136,11 +136,9 @@ export class GuestMemory implements AddressSpace {
   /** The region that holds a guest address, or `undefined`. */
   find(address: number): Region | undefined {
     const last = this.#last;
-    if (last !== undefined && address >= last.guestAddress && address < last.guestAddress + last.size) {
-      return last;
-    }
+    if (last !== undefined && address >= last.guestAddress && address < last.guestEnd) return last;
     for (const region of this.#regions) {
-      if (address >= region.guestAddress && address < region.guestAddress + region.size) {
+      if (address >= region.guestAddress && address < region.guestEnd) {
         return this.#last = region;
       }
     }
@@ -162,12 +160,9 @@ export class GuestMemory implements AddressSpace {
   append(segments: Segments, address: number, length: number): boolean {
     // Nearly always the region of the descriptor before, whole. Short enough to be compiled into the ring's own loop.
     const last = this.#last;
-    if (last !== undefined) {
-      const offset = address - last.guestAddress;
-      if (offset >= 0 && offset + length <= last.size) {
-        segments.push(last, offset, length);
-        return true;
-      }
+    if (last !== undefined && address >= last.guestAddress && address + length <= last.guestEnd) {
+      segments.push(last, address - last.guestAddress, length);
+      return true;
     }
     return this.#appendPieces(segments, address, length);
   }

@@ -34,6 +34,8 @@ function show({ guestAddress, size }: RegionPlace): string {
 export class Region implements RegionPlace {
   /** Guest physical address of the first byte. */
   readonly guestAddress: number;
+  /** Guest physical address behind the last byte. */
+  readonly guestEnd: number;
   /** Bytes. */
   readonly size: number;
   /** Address of the first byte in the front-end. */
@@ -62,6 +64,7 @@ export class Region implements RegionPlace {
    */
   constructor(place: RegionPlace, fd: number, accessible = true) {
     this.guestAddress = place.guestAddress;
+    this.guestEnd = place.guestAddress + place.size;
     this.size = place.size;
     this.userAddress = place.userAddress;
     this.mmapOffset = place.mmapOffset;

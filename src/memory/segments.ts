@@ -5,12 +5,23 @@
  */
 
 import type { Iovec } from "../../ffi/iovec.ts";
+import { Collage, type Pages } from "../../ffi/mapping.ts";
 import type { DirtyLog } from "./dirty_log.ts";
 import type { Region } from "./region.ts";
 
 const TWO_32 = 0x1_0000_0000;
+const PAGE = 4096;
 /** Pieces for which a list keeps room between requests: more than any driver uses, few enough for every ring slot. */
 const ROOM_KEPT = 512;
+/** Pieces for which a list has room once it has had one: what most drivers use. */
+const ROOM_AT_FIRST = 8;
+const NO_NUMBERS = new Float64Array(0);
+
+function widened(numbers: Float64Array, length: number): Float64Array {
+  const wide = new Float64Array(length);
+  wide.set(numbers);
+  return wide;
+}
 
 /**
  * A list of pieces of guest memory, read and written as if they were one. Made once per ring slot and filled anew for
@@ -24,27 +35,41 @@ export class Segments {
   count = 0;
   /** Sum of the pieces, bytes. */
   byteLength = 0;
-  readonly #regions: Region[] = [];
-  readonly #offsets: number[] = [];
-  readonly #lengths: number[] = [];
+  /** Pieces for which there is room. */
+  #room = 0;
+  #regions: Region[] = [];
+  // Arrays of one kind, whatever the numbers: others change their form between small and large ones.
+  #offsets: Float64Array = NO_NUMBERS;
+  #lengths: Float64Array = NO_NUMBERS;
 
   /** Empties the list. Room that only an unusually long request needed is given back. */
   clear(): void {
     this.count = 0;
     this.byteLength = 0;
-    if (this.#regions.length > ROOM_KEPT) this.#shrink();
+    if (this.#room > ROOM_KEPT) this.#shrink();
   }
 
   #shrink(): void {
-    this.#regions.length = this.#offsets.length = this.#lengths.length = 0;
+    this.#room = 0;
+    this.#regions = [];
+    this.#offsets = this.#lengths = NO_NUMBERS;
+  }
+
+  #grow(region: Region): void {
+    const room = this.#room = Math.max(ROOM_AT_FIRST, 2 * this.#room);
+    while (this.#regions.length < room) this.#regions.push(region);
+    this.#offsets = widened(this.#offsets, room);
+    this.#lengths = widened(this.#lengths, room);
   }
 
   /** Adds a piece: `length` bytes from `offset` of a region, which the caller has checked to lie within. */
   push(region: Region, offset: number, length: number): void {
-    const at = this.count++;
+    const at = this.count;
+    if (at === this.#room) this.#grow(region);
     this.#regions[at] = region;
     this.#offsets[at] = offset;
     this.#lengths[at] = length;
+    this.count = at + 1;
     this.byteLength += length;
   }
 
@@ -56,6 +81,26 @@ export class Segments {
       if (!follows || this.#regions[i] !== this.#regions[0]) return undefined;
     }
     return { region: this.#regions[0], offset: this.#offsets[0] };
+  }
+
+  /**
+   * The same bytes in a row, by mapping their pages a second time.
+   *
+   * @returns the pages and the offset of the first byte in them, or `undefined` when the bytes do not fill whole pages
+   * between the first and the last piece
+   * @throws {OsError}
+   */
+  collage(): { collage: Collage; offset: number } | undefined {
+    const pages: Pages[] = [];
+    for (let i = 0; i < this.count; i++) {
+      const start = this.#regions[i].hostAddress + this.#offsets[i];
+      const end = start + this.#lengths[i];
+      if ((i > 0 && start % PAGE !== 0) || (i < this.count - 1 && end % PAGE !== 0)) return undefined;
+      const first = Math.floor(start / PAGE) * PAGE;
+      pages.push({ address: BigInt(first), byteLength: Math.ceil(end / PAGE) * PAGE - first });
+    }
+    const offset = (this.#regions[0].hostAddress + this.#offsets[0]) % PAGE;
+    return { collage: new Collage(pages), offset };
   }
 
   /** Keeps the memory mapped until {@link unpin}. */

@@ -12,8 +12,8 @@ import { DESCRIPTOR_SIZE, DescriptorFlag } from "./split_layout.ts";
 
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
 
-/** A word is worth this in the address that it is the upper half of. */
-export const TWO_32 = 0x1_0000_0000;
+/** No length that counts the bytes of a request has more than 32 bits. */
+const TOO_LONG = 0x1_0000_0000;
 
 /** Descriptors that a table may have, whatever the ring's size. */
 const LONGEST_TABLE = 1024;
@@ -45,7 +45,7 @@ function tooLong(head: number): RingError {
  * @throws {RingError} when 32 bits cannot count it
  */
 export function checkLength(chain: Chain, head: number): void {
-  if (chain.readable.byteLength + chain.writable.byteLength >= TWO_32) throw tooLong(head);
+  if (chain.readable.byteLength + chain.writable.byteLength >= TOO_LONG) throw tooLong(head);
 }
 
 /** Turns descriptors into requests. Each is read once; only what was read is checked and used. */

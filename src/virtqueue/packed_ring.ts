@@ -7,7 +7,7 @@
 import type { AddressSpace } from "../memory/address_space.ts";
 import type { DirtyLog } from "../memory/dirty_log.ts";
 import { Chain } from "./chain.ts";
-import { Descriptors, partOffset, TWO_32 } from "./descriptors.ts";
+import { checkLength, Descriptors, partOffset } from "./descriptors.ts";
 import { InflightPacked } from "./inflight_packed.ts";
 import {
   advancePosition,
@@ -17,6 +17,7 @@ import {
   needPackedEvent,
   PACKED_OWNER,
   packedBase,
+  PackedFlag,
   packedPosition,
   packedRingSizes,
   usedFlags,
@@ -26,7 +27,10 @@ import { ReturnOrder } from "./return_order.ts";
 import { type Ring, RingError, type RingOptions, type RingPlace } from "./ring.ts";
 import { DESCRIPTOR_SIZE, DescriptorFlag, MAX_RING_SIZE } from "./split_layout.ts";
 
+// Constants of this file are compiled in, those of other files are loaded each time.
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
+const OWNER = PACKED_OWNER;
+const TWO_32 = 0x1_0000_0000;
 
 // Fields of a descriptor as places in 32-bit words.
 const ADDRESS = 0;
@@ -35,6 +39,18 @@ const ID_AND_FLAGS = 3;
 // And in 16-bit words.
 const ID = 6;
 const FLAGS = 7;
+
+const CHAINS_AT_ONCE = 16;
+
+// Apart from where they are thrown: what is short is compiled into the loops that use it.
+
+function tooMany(head: number, most: number): RingError {
+  return new RingError(`chain of head ${head}: more than ${most} descriptors, all that are not in flight`);
+}
+
+function mixed(head: number, index: number): RingError {
+  return new RingError(`descriptor ${index} of head ${head}: INDIRECT in a chain`);
+}
 
 /** The device's side of a packed ring. */
 export class PackedRing implements Ring {
@@ -71,9 +87,11 @@ export class PackedRing implements Ring {
   #notified = false;
   #suppressed = false;
   #words: Uint32Array = new Uint32Array(0);
+  /** The same with a sign: what is loaded atomically stays a small number then, and is not allocated. */
+  #signed: Int32Array = new Int32Array(0);
   #halves: Uint16Array = new Uint16Array(0);
-  #driverEvent: Uint32Array = new Uint32Array(0);
-  #deviceEvent: Uint32Array = new Uint32Array(0);
+  #driverEvent: Int32Array = new Int32Array(0);
+  #deviceEvent: Int32Array = new Int32Array(0);
   /** Guest addresses of what the ring writes, for the log. */
   #ringAddress = 0;
   #eventAddress = 0;
@@ -97,6 +115,9 @@ export class PackedRing implements Ring {
     let used = options.base >>> 16;
     // A peer that knows of one position only (DPDK) gives it in the lower half.
     if (used === 0 && next >= WRAP) used = next;
+    // User-Mode Linux starts a packed ring with the 0 of a split one. Had it really gone round once, the first slot would
+    // show it: returned, or made available by the driver's second lap, both of which set USED.
+    if (options.base === 0 && (this.#halves[FLAGS] & PackedFlag.USED) === 0) next = used = WRAP;
     for (const [name, slot] of [["available", next & ~WRAP], ["used", used & ~WRAP]] as const) {
       if (slot >= size) {
         throw new RingError(`base: next ${name} slot must be below the ring's ${size} entries, got ${slot}`);
@@ -120,9 +141,10 @@ export class PackedRing implements Ring {
   bind({ descriptor, available, used }: RingPlace): void {
     const bytes = packedRingSizes(this.size).descriptor;
     this.#words = new Uint32Array(descriptor.region.buffer, partOffset(descriptor), bytes / 4);
+    this.#signed = new Int32Array(descriptor.region.buffer, partOffset(descriptor), bytes / 4);
     this.#halves = new Uint16Array(descriptor.region.buffer, partOffset(descriptor), bytes / 2);
-    this.#driverEvent = new Uint32Array(available.region.buffer, partOffset(available), EVENT_SIZE / 4);
-    this.#deviceEvent = new Uint32Array(used.region.buffer, partOffset(used), EVENT_SIZE / 4);
+    this.#driverEvent = new Int32Array(available.region.buffer, partOffset(available), EVENT_SIZE / 4);
+    this.#deviceEvent = new Int32Array(used.region.buffer, partOffset(used), EVENT_SIZE / 4);
     this.#ringAddress = descriptor.region.guestAddress + descriptor.offset;
     this.#eventAddress = used.region.guestAddress + used.offset;
   }
@@ -157,11 +179,11 @@ export class PackedRing implements Ring {
 
   /** The last word of the next descriptor, before anything else of it. */
   #look(): number {
-    return Atomics.load(this.#words, this.#next * 4 + ID_AND_FLAGS);
+    return Atomics.load(this.#signed, this.#next * 4 + ID_AND_FLAGS);
   }
 
   #isAvailable(word: number): boolean {
-    return (word >>> 16 & PACKED_OWNER) === this.#nextFlags;
+    return (word >>> 16 & OWNER) === this.#nextFlags;
   }
 
   /**
@@ -174,9 +196,10 @@ export class PackedRing implements Ring {
     const word = this.#look();
     if (!this.#isAvailable(word)) return null;
     const slot = this.#next;
-    const chain = this.#idleChain();
+    if (this.#taken === this.size) throw tooMany(slot, 0);
+    const chain = this.#idleCount > 0 ? this.#idle[this.#idleCount - 1] : this.#makeChains();
     const count = this.#read(chain, this.#words, slot, word, this.size - this.#taken);
-    this.#take(chain, count);
+    this.#take(chain, slot, count);
     this.#inflight?.take(chain.head, count);
     this.#taken += count;
     const next = slot + count;
@@ -184,7 +207,7 @@ export class PackedRing implements Ring {
       this.#next = next;
     } else {
       this.#next = next - this.size;
-      this.#nextFlags ^= PACKED_OWNER;
+      this.#nextFlags ^= OWNER;
     }
     return chain;
   }
@@ -192,30 +215,31 @@ export class PackedRing implements Ring {
   /** Takes a request of a device that died, from the record of it. */
   #popAgain(): Chain {
     const inflight = this.#inflight as InflightPacked;
-    const chain = this.#idleChain();
     const count = inflight.load();
-    const read = this.#read(chain, inflight.descriptors, 0, inflight.descriptors[ID_AND_FLAGS], count);
+    const chain = this.#idleCount > 0 ? this.#idle[this.#idleCount - 1] : this.#makeChains();
+    const record = inflight.descriptors;
+    const read = this.#read(chain, record, 0, record[ID_AND_FLAGS] | 0, count);
     if (read !== count) {
-      throw new RingError(`in-flight region: a request has ${read} linked descriptors, its num is ${count}`);
+      throw new RingError(
+        `in-flight region: num of a request must be ${read}, as it is linked, got ${count}`,
+      );
     }
-    this.#take(chain, count);
+    this.#take(chain, 0, count);
     inflight.retake(chain.head);
     return chain;
   }
 
-  /** An object for a request. It is only kept when the request could be read. */
-  #idleChain(): Chain {
-    if (this.#idleCount === 0) {
-      this.#idle[0] = new Chain(this.#inFlight);
-      this.#idleCount = 1;
-    }
-    const chain = this.#idle[this.#idleCount - 1];
-    // Also after descriptors that could not be read.
-    chain.reset();
-    return chain;
+  /** Makes objects for some requests, when all that there are are in flight. Returns the one to use first. */
+  #makeChains(): Chain {
+    const made = this.#inFlight;
+    const count = Math.min(CHAINS_AT_ONCE, this.size - made);
+    for (let i = 0; i < count; i++) this.#idle[i] = new Chain(made + count - 1 - i);
+    this.#idleCount = count;
+    return this.#idle[count - 1];
   }
 
-  #take(chain: Chain, count: number): void {
+  #take(chain: Chain, first: number, count: number): void {
+    checkLength(chain, first);
     chain.slots = count;
     chain.inFlight = true;
     this.#idleCount--;
@@ -237,12 +261,10 @@ export class PackedRing implements Ring {
     const record = this.#inflight?.descriptors;
     let slot = first;
     let last = word;
+    // Also after descriptors that could not be read.
+    chain.reset();
     for (let count = 1;; count++) {
-      if (count > most) {
-        throw new RingError(
-          `chain of head ${first}: more than ${most} descriptors, all that are not in flight`,
-        );
-      }
+      if (count > most) throw tooMany(first, most);
       const at = slot * 4;
       const low = words[at + ADDRESS];
       const high = words[at + ADDRESS + 1];
@@ -257,7 +279,7 @@ export class PackedRing implements Ring {
       }
       if ((flags & INDIRECT) !== 0) {
         // Descriptors of both kinds do not mix (virtio 1.4, 2.8.5).
-        if (count > 1) throw new RingError(`descriptor ${slot} of head ${first}: INDIRECT in a chain`);
+        if (count > 1) throw mixed(first, slot);
         descriptors.appendPacked(chain, first, slot, low + high * TWO_32, length, flags);
       } else {
         descriptors.append(chain, first, slot, low + high * TWO_32, length, flags);
@@ -267,7 +289,7 @@ export class PackedRing implements Ring {
         return count;
       }
       if (++slot === this.size) slot = 0;
-      last = words[slot * 4 + ID_AND_FLAGS];
+      last = words[slot * 4 + ID_AND_FLAGS] | 0;
     }
   }
 
@@ -294,7 +316,7 @@ export class PackedRing implements Ring {
       this.#used = next;
     } else {
       this.#used = next - this.size;
-      this.#usedFlags ^= PACKED_OWNER;
+      this.#usedFlags ^= OWNER;
     }
     this.#taken -= chain.slots;
     this.#inFlight--;

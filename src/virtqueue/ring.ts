@@ -15,10 +15,13 @@ export class RingError extends Error {
   override readonly name = "RingError";
 }
 
-/** Where one part of a ring lies: wholly within a region. */
+/** Memory in one piece: a region, or scattered pages that were put in a row. */
+export type RingMemory = Pick<Region, "buffer" | "bufferOffset" | "guestAddress">;
+
+/** Where one part of a ring lies: in one piece. */
 export interface RingPart {
-  /** The region. */
-  readonly region: Region;
+  /** The memory. */
+  readonly region: RingMemory;
   /** Offset of the first byte in it. */
   readonly offset: number;
 }

@@ -7,7 +7,7 @@
 import type { AddressSpace } from "../memory/address_space.ts";
 import type { DirtyLog } from "../memory/dirty_log.ts";
 import { Chain } from "./chain.ts";
-import { checkLength, Descriptors, partOffset, TWO_32 } from "./descriptors.ts";
+import { checkLength, Descriptors, partOffset } from "./descriptors.ts";
 import { InflightSplit } from "./inflight_split.ts";
 import { ReturnOrder } from "./return_order.ts";
 import { type Ring, RingError, type RingOptions, type RingPlace } from "./ring.ts";
@@ -20,7 +20,9 @@ import {
   splitRingSizes,
 } from "./split_layout.ts";
 
+// Constants of this file are compiled in, those of other files are loaded each time.
 const { NEXT, INDIRECT } = DescriptorFlag;
+const TWO_32 = 0x1_0000_0000;
 
 // Places in the u16 view of the available ring.
 const AVAIL_FLAGS = 0;

@@ -4,7 +4,7 @@ import { close, fileStatus } from "../../ffi/fd.ts";
 import { memoryFile } from "../../ffi/mapping.ts";
 import type { FrontEndLink } from "../../mod.ts";
 import { mask, protocolFeatures, type ShmemMapping } from "../../src/protocol/mod.ts";
-import { Reply } from "../../src/frontend/mod.ts";
+import { type FrontEnd, Reply } from "../../src/frontend/mod.ts";
 import { onEnd, type Scope } from "../support/cleanup.ts";
 import { LIMIT, Scene } from "../session/scene.ts";
 import { echoDevice } from "./echo.ts";
@@ -24,8 +24,20 @@ function file(scope: Scope, size = 4096): number {
   return fd;
 }
 
+interface Stage {
+  readonly scene: Scene;
+  readonly frontEnd: FrontEnd;
+  readonly link: FrontEndLink;
+  /** What the front-end was told. */
+  readonly said: string[];
+  /** Inodes of the files that it was given. */
+  readonly inodes: bigint[];
+  readonly exported: number;
+  readonly handed: number;
+}
+
 /** A device with a shared memory region and an exported object, and a front-end that keeps what it is told. */
-async function open(scope: Scope, refusing = false) {
+async function open(scope: Scope, refusing = false): Promise<Stage> {
   const links: FrontEndLink[] = [];
   const exported = file(scope);
   const handed = file(scope);
@@ -46,7 +58,7 @@ async function open(scope: Scope, refusing = false) {
   );
   const said: string[] = [];
   const inodes: bigint[] = [];
-  const note = (what: string) => {
+  const note = (what: string): void => {
     if (refusing) throw new Error("refused");
     said.push(what);
   };
@@ -68,7 +80,7 @@ async function open(scope: Scope, refusing = false) {
   return { scene, frontEnd, link: links[0], said, inodes, exported, handed };
 }
 
-async function run({ scene, frontEnd }: Awaited<ReturnType<typeof open>>): Promise<void> {
+async function run({ scene, frontEnd }: Stage): Promise<void> {
   const memory = scene.memory();
   await frontEnd.shareMemory(memory);
   await frontEnd.startQueue(0, memory, { size: 4 });

@@ -18,6 +18,7 @@ import {
   readBytes,
   Seal,
   setNonblocking,
+  writeBytes,
 } from "../../ffi/fd.ts";
 import { openFile, OpenFlag } from "../../ffi/file.ts";
 import { memoryFile, resizeFile } from "../../ffi/mapping.ts";
@@ -181,6 +182,28 @@ test("bytes are read as they come: some, none yet, the end", { timeout: 5000 }, 
   close(writer);
   assert.deepEqual(readBytes(reader), new Uint8Array(0));
   assert.throws(() => readBytes(-1), { name: "OsError", call: "read", code: "EBADF" });
+});
+
+test("bytes are written as they fit: 4096 at most, none when full, EPIPE when nobody reads", {
+  timeout: 5000,
+}, (t) => {
+  const [ours, theirs] = socketPair();
+  owned(t, ours);
+  assert.equal(writeBytes(ours, new TextEncoder().encode("hello")), 5);
+  assert.deepEqual(readBytes(theirs), new TextEncoder().encode("hello"));
+
+  const many = new Uint8Array(10_000).fill(7);
+  assert.equal(writeBytes(ours, many), 4096);
+  assert.deepEqual(readBytes(theirs), many.slice(0, 4096));
+  let n: number | null = 0;
+  while (n !== null) n = writeBytes(ours, many);
+
+  close(theirs);
+  assert.throws(() => writeBytes(ours, many), {
+    name: "OsError",
+    code: "EPIPE",
+    message: `write: EPIPE (32) while writing descriptor ${ours}`,
+  });
 });
 
 test("a bag closes what nobody took", { timeout: 5000 }, (t) => {

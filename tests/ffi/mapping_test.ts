@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import test, { type TestContext } from "node:test";
 import { bufferAt, libc } from "../../ffi/deno.ts";
 import { close } from "../../ffi/fd.ts";
-import { Mapping, memoryFile } from "../../ffi/mapping.ts";
+import { Collage, Mapping, memoryFile } from "../../ffi/mapping.ts";
 import { Native } from "../../ffi/native.ts";
 import { onEnd } from "../support/cleanup.ts";
 import { countMappings, countMemoryFiles } from "./descriptors.ts";
@@ -143,6 +144,57 @@ test("a memory file that cannot be made leaves no descriptor", { timeout: 5000 }
     call: "memfd_create",
     code: "EINVAL",
     message: /while creating the memory file x+$/,
+  });
+});
+
+test("a mapping without access gets it later", { timeout: 5000 }, (t) => {
+  const rights = (): (string | undefined)[] =>
+    readFileSync("/proc/self/maps", "utf8").split("\n").filter((line) => line.includes("/memfd:closed-page "))
+      .map((line) => line.split(" ")[1]);
+  const mapping = new Mapping(file(t, "closed-page", 4096), 4096, 0, false);
+  onEnd(t, () => mapping.unmap());
+  assert.deepEqual(rights(), ["---s"]);
+  mapping.allowAccess();
+  assert.deepEqual(rights(), ["rw-s"]);
+  new Uint8Array(mapping.buffer)[0] = 1;
+  mapping.unmap();
+  assert.deepEqual(rights(), []);
+});
+
+test("a collage has scattered pages in a row, and shares them", { timeout: 5000 }, (t) => {
+  const first = map(t, file(t, "scattered", 4 * 4096), 4 * 4096);
+  const second = map(t, file(t, "elsewhere", 4096), 4096);
+  [first, second].forEach(({ buffer }, i) => {
+    const bytes = new Uint8Array(buffer);
+    for (let page = 0; page < buffer.byteLength / 4096; page++) bytes[page * 4096] = 10 * (i + 1) + page;
+  });
+  const collage = new Collage([
+    { address: first.address + 2n * 4096n, byteLength: 2 * 4096 },
+    { address: second.address, byteLength: 4096 },
+    { address: first.address, byteLength: 4096 },
+  ]);
+  onEnd(t, () => collage.unmap());
+  const bytes = new Uint8Array(collage.buffer);
+  assert.deepEqual([0, 1, 2, 3].map((page) => bytes[page * 4096]), [12, 13, 20, 10]);
+
+  bytes[2 * 4096 - 1] = 99;
+  assert.equal(new Uint8Array(first.buffer)[4 * 4096 - 1], 99);
+  first.unmap();
+  assert.equal(bytes[4096], 13, "the pages stay");
+  collage.unmap();
+  collage.unmap();
+  assert.equal(bytes.length, 0);
+  assert.deepEqual([countMappings("scattered"), countMappings("elsewhere")], [0, 1]);
+});
+
+test("private pages cannot be in a collage", { timeout: 5000 }, () => {
+  const own = new Native(3 * 4096);
+  const address = (own.address + 4095n) & ~4095n;
+  assert.throws(() => new Collage([{ address, byteLength: 4096 }]), {
+    name: "OsError",
+    call: "mremap",
+    code: "EINVAL",
+    message: "mremap: EINVAL (22) while mapping 4096 bytes a second time",
   });
 });
 

@@ -3,6 +3,7 @@ import process from "node:process";
 import test, { type TestContext } from "node:test";
 import { setImmediate } from "node:timers";
 import { setTimeout as sleep } from "node:timers/promises";
+import { EpollEvent } from "../../ffi/epoll.ts";
 import { consume, eventfd, signal } from "../../ffi/eventfd.ts";
 import { close } from "../../ffi/fd.ts";
 import { openFile, OpenFlag } from "../../ffi/file.ts";
@@ -161,6 +162,38 @@ test("a callback may end another's watch, although that rang as well", { timeout
   assert.equal(rung.length, 1);
 });
 
+test("a callback that fails is told of, and the others go on", { timeout: 5000 }, async (t) => {
+  const reactor = new Reactor();
+  const errors: unknown[] = [];
+  reactor.onError = (error) => errors.push(error);
+  const mistake = new Error("a mistake");
+  let rung = 0;
+  const bells = [0, 1, 2].map((i) =>
+    bell(t, reactor, (fd) => {
+      consume(fd);
+      rung++;
+      if (i === 1) throw mistake;
+    })
+  );
+  for (let round = 1; round <= 2; round++) {
+    for (const fd of bells) signal(fd);
+    await until(`round ${round}`, () => rung === 3 * round);
+  }
+  assert.deepEqual(errors, [mistake, mistake]);
+});
+
+test("a descriptor may be watched for writing", { timeout: 5000 }, async (t) => {
+  const reactor = new Reactor();
+  const fd = eventfd();
+  let calls = 0;
+  onEnd(t, () => close(fd));
+  reactor.watch(fd, () => {
+    calls++;
+    reactor.unwatch(fd);
+  }, EpollEvent.OUT);
+  await until("room to write", () => calls === 1);
+});
+
 test("watching can start anew while the thread is about to end, at any moment of that", {
   timeout: 10_000,
 }, async (t) => {
@@ -308,7 +341,7 @@ test("looking that pays is done each time", { timeout: 10_000 }, async (t) => {
 test("looking in vain ends, also when it may last longer than one turn", { timeout: 5000 }, async (t) => {
   const reactor = running(t);
   // So long that no pause of the whole machine passes for the end of it.
-  reactor.pollCeiling = 50;
+  reactor.pollCeiling = 150;
   const counter = new Counter(() => false);
   const looks = await looksPerSleep(reactor, 12, counter);
   assert.ok(Math.max(...looks) > 100, `${looks}`);

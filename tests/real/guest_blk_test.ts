@@ -339,23 +339,38 @@ realTest("a disk is unplugged and plugged in again, and costs nothing while idle
   await finish(guest, disk);
 });
 
-realTest("a disk grows under a running guest", needs, {}, async (t) => {
+realTest("a disk grows and shrinks under its guest", needs, {}, async (t) => {
   const image = newImage(t, 16 * MIB);
   const disk = await startDisk(t, { file: image });
-  const guest = await guestWith(t, disk);
+  const guest = await restoreGuest(t);
+  const resize = (mib: number) => {
+    truncateSync(image, mib * MIB);
+    disk.child.kill("SIGHUP");
+  };
+  const seen = (mib: number) => guest.waitFor(`[ $(cat /sys/block/vda/size) = ${mib * MIB / 512} ]`, 2000);
+
+  // Before there is a driver to tell: QEMU 10.0 would end if it were told then.
+  await guest.qmp("stop");
+  await guest.plug("vhost-user-blk-pci", disk.socket);
+  resize(18);
+  await sleep(200);
+  await guest.qmp("cont");
+  await guest.waitFor("[ -b /dev/vda ]");
+  await seen(18);
   const written = await guest.run(
     `${makeData(8)}; dd if=/tmp/data of=/dev/vda bs=1M seek=8 conv=fsync 2>/dev/null`,
   );
-  truncateSync(image, 40 * MIB);
-  disk.child.kill("SIGHUP");
-  await guest.waitFor(`[ $(cat /sys/block/vda/size) = ${40 * MIB / 512} ]`, 2000);
+  resize(40);
+  await seen(40);
   await guest.run("dd if=/tmp/data of=/dev/vda bs=1M seek=32 conv=fsync 2>/dev/null");
-  truncateSync(image, 24 * MIB);
-  disk.child.kill("SIGHUP");
-  await guest.waitFor(`[ $(cat /sys/block/vda/size) = ${24 * MIB / 512} ]`, 2000);
-  truncateSync(image, 40 * MIB);
-  disk.child.kill("SIGHUP");
-  await guest.waitFor(`[ $(cat /sys/block/vda/size) = ${40 * MIB / 512} ]`, 2000);
+  resize(24);
+  await seen(24);
+  // While nobody may be told.
+  await guest.qmp("stop");
+  resize(40);
+  await sleep(200);
+  await guest.qmp("cont");
+  await seen(40);
   await guest.run("dd if=/tmp/data of=/dev/vda bs=1M seek=24 conv=fsync 2>/dev/null");
   await finish(guest, disk);
   const bytes = readFileSync(image);

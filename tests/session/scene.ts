@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Device, errorText, type Log, serve, type ServeOptions, type Server } from "../../mod.ts";
 import { BlkDevice, type BlkOptions, MemoryStorage } from "../../src/devices/blk/mod.ts";
@@ -11,6 +12,10 @@ import { RawPeer } from "./raw_peer.ts";
 
 /** Time limit of a test, milliseconds. */
 export const LIMIT = { timeout: 10_000 };
+
+// Deno's runner passes over what is thrown in timers and microtasks, where it would end a process that serves.
+const uncaught: unknown[] = [];
+process.on("uncaughtException", (error) => uncaught.push(error));
 
 /** Waits until something holds, which it should do soon. */
 export async function eventually(what: string, holds: () => boolean): Promise<void> {
@@ -65,6 +70,9 @@ export class Scene {
 
   /** Serves a device until the test is over. */
   static async open(scope: Scope, device: Device, options: Partial<ServeOptions> = {}): Promise<Scene> {
+    onEnd(scope, () => {
+      if (uncaught.length > 0) throw uncaught.splice(0)[0];
+    });
     const log = new LogBook();
     const path = join(tempDir(scope), "socket");
     const server = await serve(device, { socketPath: path, log: log.write, ...options });

@@ -31,11 +31,12 @@ export const ASKING = VERSION | HeaderFlag.NEED_REPLY;
 /**
  * What a back-end does with a message that it may refuse:
  * - `accepted`: answered as a success
+ * - `dropped`: answered as a success, and then ended the connection
  * - `refused`: answered as a failure
  * - `closed`: ended the connection
  * - `passed over`: went on; without REPLY_ACK that is all one can see
  */
-export type Reaction = "accepted" | "refused" | "closed" | "passed over";
+export type Reaction = "accepted" | "dropped" | "refused" | "closed" | "passed over";
 
 /** Bytes of a message's payload. */
 export function encode<K extends FrontendMessage>(
@@ -100,7 +101,7 @@ export class Peer {
    *
    * @throws {CaseEnd} when it is not
    */
-  async answer(name: FrontendMessage, kind?: keyof typeof payloads): Promise<Message> {
+  async answer(name: FrontendMessage): Promise<Message> {
     const message = await this.wire.next();
     if (message === "nothing") fail(`an answer to ${name}`, "nothing came");
     if (message === "end") fail(`an answer to ${name}`, "the connection was closed");
@@ -109,16 +110,17 @@ export class Peer {
       message.fds.close();
       fail(`the answer to ${name}`, describe(message));
     }
-    if (message.header.flags !== REPLY_FLAGS) {
+    const { flags } = message.header;
+    if (flags !== REPLY_FLAGS) {
       message.fds.close();
-      fail(
-        `flags 0x${REPLY_FLAGS} in the answer to ${name}`,
-        `flags 0x${message.header.flags.toString(16)}`,
-      );
+      const why = (flags & HeaderFlag.NEED_REPLY) !== 0 ? ", with need_reply, which only a request has" : "";
+      fail(`flags 0x${REPLY_FLAGS} in the answer to ${name}`, `flags 0x${flags.toString(16)}${why}`);
     }
-    const codec = codecOf(kind ?? (row.reply === "ack" || row.reply === "always ack" ? "u64" : row.reply));
+    const codec = codecOf(row.reply === "ack" || row.reply === "always ack" ? "u64" : row.reply);
     const { length } = message.payload;
-    if (length < codec.minimum || length > codec.maximum) {
+    // The document does not say what SET_LOG_BASE is answered with; 0, 8 and 16 bytes are in use.
+    const settled = name !== "SET_LOG_BASE";
+    if (settled && (length < codec.minimum || length > codec.maximum)) {
       message.fds.close();
       const size = codec.minimum === codec.maximum ? codec.minimum : `${codec.minimum} to ${codec.maximum}`;
       fail(`${size} bytes in the answer to ${name}`, `${length} bytes`);
@@ -225,11 +227,15 @@ export class Peer {
     if (row !== undefined && row.reply !== "ack" && row.reply !== "always ack") {
       const { minimum } = codecOf(row.reply);
       // An own answer has two ways to say no: no payload, and the plain acknowledgement of failure.
-      if (message.payload.length >= minimum) return "accepted";
-      return "refused";
+      return message.payload.length >= minimum ? await this.#acceptance() : "refused";
     }
     if (message.payload.length !== 8) fail("8 bytes of acknowledgement", describe(message));
-    return payloads.u64.decode(message.payload) === 0n ? "accepted" : "refused";
+    return payloads.u64.decode(message.payload) === 0n ? await this.#acceptance() : "refused";
+  }
+
+  /** What an answer of success is worth. */
+  async #acceptance(): Promise<Reaction> {
+    return await this.#stillThere() === "closed" ? "dropped" : "accepted";
   }
 
   async #stillThere(): Promise<Reaction> {
@@ -266,14 +272,14 @@ export class Peer {
   }
 
   /** Negotiates: features, protocol features, owner. */
-  async negotiate(features: bigint, protocol: bigint): Promise<void> {
+  async negotiate(features: bigint, protocol: bigint, owner = true): Promise<void> {
     const offered = await this.number("GET_FEATURES");
     if (has(offered, ringFeatures.PROTOCOL_FEATURES)) {
       const offeredProtocol = await this.number("GET_PROTOCOL_FEATURES");
       await this.tell("SET_PROTOCOL_FEATURES", protocol & offeredProtocol);
       this.protocol = protocol & offeredProtocol;
     }
-    await this.set("SET_OWNER", undefined);
+    if (owner) await this.set("SET_OWNER", undefined);
     await this.setFeatures(features & offered);
   }
 

@@ -14,7 +14,7 @@ import {
 import { type Case, CaseEnd, type DeviceKind, type Finding, type Needs } from "./case.ts";
 import { groups } from "./cases/mod.ts";
 import { profiles } from "./profile.ts";
-import { SpawnedTarget, type Target, TargetError } from "./target.ts";
+import { type Death, SpawnedTarget, type Target, TargetError } from "./target.ts";
 import { type Offer, Trial, type TrialSettings } from "./trial.ts";
 
 /** How a run is done. */
@@ -133,7 +133,8 @@ async function tryCase(each: Case, trial: Trial, timeout: number): Promise<Findi
       if (error instanceof TargetError) {
         return { verdict: "fail", expected: "a connection", got: error.message };
       }
-      throw error;
+      // The tool's own fault; the other cases may still say something.
+      return { verdict: "fail", expected: "no error in the case itself", got: String(error) };
     }
   })();
   try {
@@ -144,6 +145,17 @@ async function tryCase(each: Case, trial: Trial, timeout: number): Promise<Findi
     clearTimeout(timer);
     trial.close();
   }
+}
+
+/**
+ * What a case found whose back-end has died. To end in good order rather than to close one connection is open to a
+ * program that serves but one; what the case has failed by stays what it has failed by.
+ */
+function afterDeath(finding: Finding, { how, orderly }: Death, turnedAway: boolean): Finding {
+  const { verdict, expected = "the back-end to live on", got } = finding;
+  const both = got === undefined ? how : `${got}; ${how}`;
+  if (verdict !== "fail" && orderly && turnedAway) return { verdict: "undefined", got: both };
+  return { verdict: "fail", expected: verdict === "fail" ? expected : "the back-end to live on", got: both };
 }
 
 /**
@@ -177,13 +189,11 @@ export async function check(target: Target, options: CheckOptions = {}): Promise
       } else if (missing !== undefined) {
         finding = { verdict: "not offered", got: missing };
       } else {
-        finding = await tryCase(each, new Trial(target, offer, settings, needs), timeout);
+        const trial = new Trial(target, offer, settings, needs);
+        finding = await tryCase(each, trial, timeout);
         const death = await target.settle();
-        if (death !== undefined) {
-          const before = finding.got === undefined ? "" : `; before: ${finding.got}`;
-          finding = { verdict: "fail", expected: "the back-end to live on", got: `${death}${before}` };
-          if (!target.restarts) died = `the back-end died in ${id}`;
-        }
+        if (death !== undefined) finding = afterDeath(finding, death, trial.turnedAway);
+        if (death !== undefined && !target.restarts) died = `the back-end died in ${id}`;
         if (finding.verdict === "fail") output = target.output || undefined;
       }
       const result = { id, title, section, ...finding, duration: performance.now() - start, output };

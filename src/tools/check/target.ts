@@ -28,6 +28,14 @@ export class TargetError extends Error {
   override readonly name = "TargetError";
 }
 
+/** How a back-end died. */
+export interface Death {
+  /** In words. */
+  readonly how: string;
+  /** Whether it ended by its own decision. */
+  readonly orderly: boolean;
+}
+
 /** A back-end to be checked. */
 export interface Target {
   /** Its socket. */
@@ -49,7 +57,7 @@ export interface Target {
    *
    * @returns how it died, or `undefined` when it is well
    */
-  settle(): Promise<string | undefined>;
+  settle(): Promise<Death | undefined>;
   /** Whether a dead one can be made anew. */
   readonly restarts: boolean;
   /** Lets go of it; one that was started here is stopped. */
@@ -141,8 +149,9 @@ export class RunningTarget implements Target {
   }
 
   /** Whether it answers a new front-end. */
-  settle(): Promise<string | undefined> {
-    return greets(this.socketPath, this.#patience);
+  async settle(): Promise<Death | undefined> {
+    const how = await greets(this.socketPath, this.#patience);
+    return how === undefined ? undefined : { how, orderly: false };
   }
 
   /** Leaves it alone. */
@@ -173,7 +182,7 @@ export class SpawnedTarget implements Target {
   #used = false;
   #stopping = false;
   #output = "";
-  #death: string | undefined;
+  #death: Death | undefined;
 
   /**
    * Starts nothing yet.
@@ -218,8 +227,10 @@ export class SpawnedTarget implements Target {
       if (this.#child !== child) return;
       this.#child = undefined;
       if (this.#stopping) return;
-      if (crashed !== undefined) this.#death ??= crashed;
-      else if (!this.oneShot && this.#used) this.#death ??= `its process ended with status ${code}`;
+      if (crashed !== undefined) this.#death ??= { how: crashed, orderly: false };
+      else if (!this.oneShot && this.#used) {
+        this.#death ??= { how: `its process ends with status ${code}`, orderly: true };
+      }
     });
   }
 
@@ -250,13 +261,13 @@ export class SpawnedTarget implements Target {
   }
 
   /** Whether it is well; one that is not is stopped, and the next connection starts it anew. */
-  async settle(): Promise<string | undefined> {
+  async settle(): Promise<Death | undefined> {
     if (this.oneShot) await this.#left(this.#patience);
     if (this.#death === undefined && !this.oneShot) {
       const wrong = this.#child === undefined ? undefined : await greets(this.socketPath, this.#patience);
       // How it ended tells more than that it does not answer.
       if (wrong !== undefined) await this.#left(LEAVING);
-      if (wrong !== undefined) this.#death ??= wrong;
+      if (wrong !== undefined) this.#death ??= { how: wrong, orderly: false };
     }
     const death = this.#death;
     this.#death = undefined;

@@ -6,6 +6,7 @@
 
 import { close, readBytes, setNonblocking } from "../../../ffi/fd.ts";
 import { Native } from "../../../ffi/native.ts";
+import { OsError } from "../../../ffi/os_error.ts";
 import { consume } from "../../../ffi/eventfd.ts";
 import { send, socketPair } from "../../../ffi/socket.ts";
 import { SharedMemory } from "../../frontend/shared_memory.ts";
@@ -53,6 +54,8 @@ export interface OpenOptions {
   readonly withoutFeatures?: bigint;
   /** Features of ring and device to accept in addition where they are offered, bits. */
   readonly features?: bigint;
+  /** Whether to send SET_OWNER; true by default. */
+  readonly owner?: boolean;
 }
 
 /** A request in memory. */
@@ -211,6 +214,8 @@ export class Trial {
   readonly #needs: Needs;
   readonly #ends: (() => void)[] = [];
   readonly #sockets = new Set<number>();
+  readonly #wires: Wire[] = [];
+  readonly #subs: Trial[] = [];
   #closed = false;
 
   /** For one case. */
@@ -260,6 +265,7 @@ export class Trial {
       throw new Error("the case is over");
     }
     const wire = new Wire(fd, this.patience, this.settings.tap);
+    this.#wires.push(wire);
     this.after(() => wire.close());
     return wire;
   }
@@ -287,7 +293,7 @@ export class Trial {
     const bits = (names: readonly ProtocolFeature[]) => mask(...names.map((name) => protocolFeatures[name]));
     const peer = await this.peer();
     const wanted = bits(["REPLY_ACK", "MQ", ...this.#needs.protocol ?? [], ...protocol]);
-    await peer.negotiate(this.acceptedFeatures(options), wanted & ~bits(without));
+    await peer.negotiate(this.acceptedFeatures(options), wanted & ~bits(without), options.owner);
     return peer;
   }
 
@@ -339,7 +345,13 @@ export class Trial {
     native.bytes.set(bytes);
     let done = 0;
     await happens(() => {
-      done += Math.max(0, send(fd, native.address + BigInt(done), bytes.length - done));
+      try {
+        done += Math.max(0, send(fd, native.address + BigInt(done), bytes.length - done));
+      } catch (error) {
+        // Who has read enough may hang up.
+        if (error instanceof OsError) return true;
+        throw error;
+      }
       return done === bytes.length;
     }, this.patience);
   }
@@ -375,7 +387,14 @@ export class Trial {
 
   /** A part of the case that cleans up before the rest: to be closed by who asks for it. */
   sub(): Trial {
-    return new Trial(this.target, this.offer, this.settings, this.#needs);
+    const sub = new Trial(this.target, this.offer, this.settings, this.#needs);
+    this.#subs.push(sub);
+    return sub;
+  }
+
+  /** Whether the back-end has closed a connection of the case. */
+  get turnedAway(): boolean {
+    return this.#wires.some((wire) => wire.ended) || this.#subs.some((sub) => sub.turnedAway);
   }
 
   /** Whether an event descriptor was signalled since the last question. */

@@ -61,6 +61,11 @@ export class Wire {
     this.#patience = patience;
   }
 
+  /** Whether the back-end was seen to close it. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
   /** The socket. */
   get fd(): number {
     return this.#connection.fd;

@@ -36,27 +36,32 @@ function wrongState(
   };
 }
 
+/** Whether the connection has ended. */
+function gone(reaction: Reaction): boolean {
+  return reaction === "closed" || reaction === "dropped";
+}
+
 /** What happens on a ring whose set-up was wrong when it is started and used. */
 async function use(trial: Trial, peer: Peer, ring: CheckRing, setUp: Reaction): Promise<Finding> {
-  if (setUp === "closed") return pass("closes the connection");
+  if (setUp === "closed" || setUp === "dropped") return reactionFinding(setUp);
   const which = { index: ring.index, noDescriptor: false };
   const said = setUp === "refused" ? "answers failure" : setUp === "accepted" ? "accepts it" : "goes on";
   await peer.attempt("SET_VRING_ERR", encode("SET_VRING_ERR", which), { fds: [ring.errorFd] });
   const start = await peer.attempt("SET_VRING_KICK", encode("SET_VRING_KICK", which), { fds: [ring.kickFd] });
   const reactions = [said];
   let last = start;
-  if (last !== "closed") {
+  if (!gone(last)) {
     const bytes = encode("SET_VRING_ENABLE", { index: ring.index, num: 1 });
     last = await peer.attempt("SET_VRING_ENABLE", bytes);
     if (start === "refused" || last === "refused") reactions.push("refuses to start the ring");
   }
-  if (last !== "closed") {
+  if (!gone(last)) {
     ring.offer(0);
     ring.kick();
     await trial.quiet();
     if (!await peer.answers()) last = "closed";
   }
-  if (last === "closed") reactions.push("closes the connection when the ring is started");
+  if (gone(last)) reactions.push("closes the connection when the ring is started");
   if (ring.errored()) reactions.push("signals the ring's error descriptor");
   const noticed = reactions.length > 1 || setUp === "refused";
   return noticed ? pass(reactions.join(", ")) : open(`${said}, and says nothing when it is used`);
@@ -243,7 +248,7 @@ export const badRingCases: readonly Case[] = [
         const { index } = ring;
         await peer.attempt("SET_VRING_NUM", encode("SET_VRING_NUM", { index, num: 64 }));
         const reaction = await peer.attempt("SET_VRING_ADDR", encode("SET_VRING_ADDR", addressOf(ring)));
-        if (reaction === "refused" || reaction === "closed") return open(reaction);
+        if (reaction === "refused" || gone(reaction)) return open(reaction);
       }
       return open("accepted");
     },

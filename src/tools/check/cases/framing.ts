@@ -6,11 +6,12 @@
 
 import { HeaderFlag, VERSION } from "../../../protocol/header.ts";
 import { frontendMessages } from "../../../protocol/messages.ts";
-import { type Case, fail, type Finding, notOffered, open, pass, vhostUser } from "../case.ts";
+import { type Case, CaseEnd, fail, type Finding, notOffered, open, pass, vhostUser } from "../case.ts";
 import { ASKING, type Peer, type Reaction, REPLY_FLAGS } from "../peer.ts";
 import { openDescriptors } from "../target.ts";
 import type { Trial } from "../trial.ts";
 import { sleep, until } from "../wait.ts";
+import type { Message } from "../../../transport/connection.ts";
 import { bytesOf, describe, type Wire } from "../wire.ts";
 
 const { GET_FEATURES, SET_FEATURES } = frontendMessages;
@@ -34,7 +35,14 @@ async function answered(wire: Wire, what: string): Promise<void> {
 
 /** What a back-end does with a header that is not right: anything but dying is its own affair. */
 async function reaction(wire: Wire, ms: number): Promise<Finding> {
-  const message = await wire.next(ms);
+  let message: Message | "end" | "nothing";
+  try {
+    message = await wire.next(ms);
+  } catch (error) {
+    // What goes in comes out.
+    if (error instanceof CaseEnd) return open("answers by a message that breaks the rules, too");
+    throw error;
+  }
   if (message === "end") return pass("closes the connection");
   if (message === "nothing") return open("waits");
   message.fds.close();
@@ -50,6 +58,8 @@ export function reactionFinding(reaction: Reaction, accepted = "accepts it"): Fi
       return pass("closes the connection");
     case "accepted":
       return open(accepted);
+    case "dropped":
+      return open("answers success, and then closes the connection");
     case "passed over":
       return open("goes on; without REPLY_ACK it cannot say more");
   }
@@ -195,6 +205,7 @@ export const framingCases: readonly Case[] = [
       const peer = await trial.open();
       const reaction = await peer.attemptRaw(UNKNOWN, new Uint8Array(8));
       if (reaction === "accepted") fail("failure", "success");
+      if (reaction === "dropped") fail("failure", "success, and then the end of the connection");
       return reactionFinding(reaction);
     },
   },
@@ -227,7 +238,7 @@ export const framingCases: readonly Case[] = [
     section: REPLY_ACK,
     run: async (trial) => {
       const peer = await trial.open({ without: ["REPLY_ACK"] });
-      await peer.tell("SET_OWNER", undefined, { flags: ASKING });
+      await peer.tell("SET_FEATURES", peer.features, { flags: ASKING });
       await peer.tell("GET_FEATURES", undefined);
       const message = await peer.wire.next();
       if (message === "nothing") fail("an answer to GET_FEATURES afterwards", "nothing");

@@ -39,6 +39,13 @@ function marked(bytes: Uint8Array, address: number): boolean {
   return (bytes[page >> 3] >> (page & 7) & 1) === 1;
 }
 
+/** SET_LOG_BASE, whose answer has no settled form. */
+async function setLog(peer: Peer, fd: number, size: number): Promise<void> {
+  await peer.tell("SET_LOG_BASE", { size: BigInt(size), offset: 0n }, { fds: [fd] });
+  const answer = await peer.answer("SET_LOG_BASE");
+  answer.fds.close();
+}
+
 /** Size of the log for the memory of {@link Trial.memory}. */
 function logSize(address: number): number {
   return Math.ceil(address / PAGE / 8 / PAGE) * PAGE;
@@ -117,8 +124,7 @@ export const migrationCases: readonly Case[] = [
       await drive.one();
       const size = logSize(memory.guestAddress + memory.byteLength);
       const { fd, bytes } = shared(trial, size);
-      const { fds } = await peer.ask("SET_LOG_BASE", { size: BigInt(size), offset: 0n }, { fds: [fd] });
-      fds.close();
+      await setLog(peer, fd, size);
       await peer.setFeatures(peer.features | 1n << BigInt(ringFeatures.LOG_ALL));
       for (const ring of drive.rings) {
         await peer.set("SET_VRING_ADDR", {
@@ -158,8 +164,7 @@ export const migrationCases: readonly Case[] = [
       const drive = await trial.driveOn(peer, memory);
       const size = logSize(memory.guestAddress + memory.byteLength);
       const { fd, bytes } = shared(trial, size);
-      const { fds } = await peer.ask("SET_LOG_BASE", { size: BigInt(size), offset: 0n }, { fds: [fd] });
-      fds.close();
+      await setLog(peer, fd, size);
       const plain = peer.features;
       await peer.setFeatures(plain | 1n << BigInt(ringFeatures.LOG_ALL));
       await drive.one();

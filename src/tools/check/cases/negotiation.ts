@@ -238,7 +238,6 @@ export const negotiationCases: readonly Case[] = [
       const peer = await trial.open();
       const before = await peer.number("GET_QUEUE_NUM");
       await peer.tell("RESET_OWNER", undefined);
-      await peer.tell("SET_OWNER", undefined);
       await peer.setFeatures(peer.features);
       const after = await peer.number("GET_QUEUE_NUM");
       if (after !== before) fail(`${before} rings, as before`, `${after}`);
