@@ -1,19 +1,21 @@
-/** `deno task bench [blk] [options]` */
+/** `deno task bench [blk|ring] [options]` */
 
 import process from "node:process";
 import { parseArgs } from "node:util";
 import { benchBlk, blkReport } from "./blk.ts";
+import { benchRing, ringReport } from "./ring.ts";
 
-const help = `Usage: deno task bench [blk] [options]
+const help = `Usage: deno task bench [blk|ring] [options]
 
-Measures this back-end against qemu-storage-daemon in the same run. Needs qemu-img with the libblkio driver
-and qemu-storage-daemon: scripts/install-peers installs them. Nothing else should run meanwhile.
+blk (default) measures this back-end against qemu-storage-daemon in the same run. Needs qemu-img with the
+libblkio driver and qemu-storage-daemon: scripts/install-peers installs them. ring measures the rings alone.
+Nothing else should run meanwhile.
 
   --rounds=N       Measurements of each figure (default 5).
-  --depth=LIST     Requests in flight (default 1,4,32,64).
-  --size=LIST      Request sizes in KiB (default 4,64).
-  --storage=LIST   null, file or both (default null,file).
-  --write          Write instead of reading.
+  --depth=LIST     blk: requests in flight (default 1,4,32,64).
+  --size=LIST      blk: request sizes in KiB (default 4,64).
+  --storage=LIST   blk: null, file or both (default null,file).
+  --write          blk: write instead of reading.
   --scale=X        Longer or shorter measurements (default 1).
   --json           Print the figures as JSON.
   --help           Print this text.`;
@@ -37,7 +39,7 @@ async function main(): Promise<number> {
     return 0;
   }
   const [what = "blk"] = positionals;
-  if (what !== "blk") throw new Error(`no bench '${what}'; there is blk`);
+  if (what !== "blk" && what !== "ring") throw new Error(`no bench '${what}'; there are blk and ring`);
   const numbers = (text: string): number[] =>
     text.split(",").map((each) => {
       if (!(Number(each) > 0)) throw new Error(`'${each}' is not a number above 0`);
@@ -52,6 +54,11 @@ async function main(): Promise<number> {
     scale: numbers(values.scale)[0],
     progress: (line: string) => console.error(line),
   };
+  if (what === "ring") {
+    const rows = await benchRing(options);
+    console.log(values.json ? JSON.stringify(rows, null, 2) : ringReport(rows, options));
+    return 0;
+  }
   const ends: (() => void | Promise<void>)[] = [];
   try {
     const rows = await benchBlk({ after: (fn) => void ends.push(fn) }, options);

@@ -4,20 +4,13 @@
  */
 
 import { cpus } from "node:os";
-import { PackedDriverRing } from "../src/frontend/packed_driver_ring.ts";
-import { type Piece, SharedMemory } from "../src/frontend/shared_memory.ts";
-import { SplitDriverRing } from "../src/frontend/split_driver_ring.ts";
-import { GuestMemory } from "../src/memory/guest_memory.ts";
-import { PackedRing } from "../src/virtqueue/packed_ring.ts";
-import type { Ring, RingPart } from "../src/virtqueue/ring.ts";
-import { PACKED_START } from "../src/virtqueue/packed_layout.ts";
-import { inflightRegionSize } from "../src/virtqueue/inflight.ts";
-import { SplitRing } from "../src/virtqueue/split_ring.ts";
 import { summarize, type Summary } from "./stats.ts";
 import { markdownTable } from "./table.ts";
 
 /** Entries of the rings. */
 const SIZE = 256;
+/** Requests of a measurement. */
+const COUNT = 300_000;
 
 /** What is measured. */
 export interface RingBenchOptions {
@@ -25,162 +18,103 @@ export interface RingBenchOptions {
   readonly rounds: number;
   /** How long one measurement should take, as a multiple of the usual. */
   readonly scale: number;
+  /** Called with a line about the progress. */
+  readonly progress: (line: string) => void;
 }
 
-/** One line of the result: one shape of requests. */
-export interface RingBenchRow {
+/** A ring and its requests. */
+export interface RingShape {
+  /** Format. */
+  readonly packed: boolean;
+  /** Entries. */
+  readonly size: number;
   /** Descriptors of each request. */
   readonly descriptors: number;
   /** Whether they are in a table. */
   readonly indirect: boolean;
   /** Whether requests in flight are recorded. */
   readonly inflight: boolean;
-  /** Nanoseconds for each request. */
+}
+
+/** One line of the result. */
+export interface RingBenchRow extends Omit<RingShape, "packed" | "size"> {
+  /** Nanoseconds for each request in a split ring. */
   readonly split: Summary;
-  /** The same, in a packed ring. */
+  /** The same in a packed ring. */
   readonly packed: Summary;
 }
 
-interface Shape {
-  readonly descriptors: number;
-  readonly indirect: boolean;
-  readonly inflight: boolean;
-}
+/** One thread that measures. */
+class Bench {
+  readonly #worker = new Worker(new URL("./ring_trial.ts", import.meta.url), { type: "module" });
 
-/** Drives one ring with requests of one shape. */
-export class Trial {
-  readonly #fill: () => number;
-  readonly #device: Ring;
-  readonly #empty: () => void;
-  readonly #close: () => void;
+  constructor(shape: RingShape) {
+    this.#worker.postMessage(shape);
+  }
 
-  constructor(packed: boolean, { descriptors, indirect, inflight }: Shape) {
-    const shared = new SharedMemory(2 * 2 ** 20);
-    const memory = new GuestMemory();
-    memory.replace([{
-      guestAddress: shared.guestAddress,
-      size: shared.byteLength,
-      userAddress: Number(shared.userAddress),
-      mmapOffset: 0,
-      fd: shared.fd,
-    }]);
-    const region = memory.regions[0];
-    const part = (piece: Piece): RingPart => ({
-      region,
-      offset: piece.guestAddress - region.guestAddress,
+  /** Nanoseconds for each of some requests. */
+  run(count: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#worker.onmessage = ({ data }: MessageEvent<number>) => resolve(data);
+      this.#worker.onerror = ({ message }) => reject(new Error(message));
+      this.#worker.postMessage(count);
     });
-    const options = { size: SIZE, eventIdx: true, tableSize: indirect ? descriptors : 0 };
-    const driver = packed ? new PackedDriverRing(shared, options) : new SplitDriverRing(shared, options);
-    const place = {
-      descriptor: part(driver.descriptor),
-      available: part(driver.available),
-      used: part(driver.used),
-    };
-    const ringOptions = {
-      eventIdx: true,
-      indirect,
-      base: packed ? PACKED_START : 0,
-      inflight: inflight ? shared.allocate(inflightRegionSize(packed, SIZE), 64).bytes : undefined,
-    };
-    this.#device = packed
-      ? new PackedRing(memory, SIZE, place, ringOptions)
-      : new SplitRing(memory, SIZE, place, ringOptions);
-    // A header, data and a status, as disks have it.
-    const buffers = Array.from({ length: descriptors }, () => {
-      const { guestAddress } = shared.allocate(512);
-      return { guestAddress, length: 512 };
-    });
-    const [readable, writable] = [buffers.slice(0, 1), buffers.slice(1)];
-    this.#fill = () => {
-      let count = 0;
-      while (driver.add(readable, writable) >= 0) count++;
-      driver.publish();
-      return count;
-    };
-    this.#empty = () => {
-      while (driver.take() !== null);
-      driver.arm();
-    };
-    this.#close = () => {
-      memory.clear();
-      shared.close();
-    };
   }
 
-  /** Takes and returns everything. Apart, so that what is measured is compiled by itself. */
-  #work(): void {
-    const device = this.#device;
-    device.suppress();
-    for (let chain = device.pop(); chain !== null; chain = device.pop()) {
-      chain.written = 1;
-      device.push(chain);
-    }
-    device.publish();
-    device.arm();
-  }
-
-  /** Nanoseconds for each of about `count` requests. */
-  run(count: number): number {
-    let done = 0;
-    let time = 0;
-    while (done < count) {
-      done += this.#fill();
-      const start = performance.now();
-      this.#work();
-      time += performance.now() - start;
-      this.#empty();
-    }
-    return time * 1e6 / done;
-  }
-
-  close(): void {
-    this.#close();
+  end(): void {
+    this.#worker.terminate();
   }
 }
 
-function shapes(): Shape[] {
-  const all: Shape[] = [];
-  for (const indirect of [false, true]) {
-    for (const descriptors of [1, 3, 16]) all.push({ descriptors, indirect, inflight: false });
-  }
-  return [...all, { descriptors: 3, indirect: false, inflight: true }];
+function shapes(): Omit<RingShape, "packed" | "size">[] {
+  const each = (indirect: boolean, inflight: boolean, ...counts: number[]) =>
+    counts.map((descriptors) => ({ descriptors, indirect, inflight }));
+  return [...each(false, false, 1, 3, 16), ...each(true, false, 1, 3, 16), ...each(false, true, 3)];
 }
 
-/** Measures. */
-export function benchRing({ rounds, scale }: RingBenchOptions): RingBenchRow[] {
-  return shapes().map((shape) => {
-    const trials = [new Trial(false, shape), new Trial(true, shape)];
-    const times: number[][] = [[], []];
-    // The first measurement of each is not kept: nothing is compiled yet.
+/** Measures. Both formats take turns, so that what the machine does meanwhile hits both. */
+export async function benchRing({ rounds, scale, progress }: RingBenchOptions): Promise<RingBenchRow[]> {
+  const rows: RingBenchRow[] = [];
+  for (const shape of shapes()) {
+    const benches = [false, true].map((packed) => new Bench({ ...shape, packed, size: SIZE }));
+    const times: [number[], number[]] = [[], []];
+    // The first round does not count: nothing is compiled yet.
     for (let round = -1; round < rounds; round++) {
-      trials.forEach((trial, i) => {
-        const time = trial.run(300_000 * scale);
+      for (const [i, bench] of benches.entries()) {
+        const time = await bench.run(COUNT * scale);
         if (round >= 0) times[i].push(time);
-      });
+      }
     }
-    for (const trial of trials) trial.close();
-    return { ...shape, split: summarize(times[0]), packed: summarize(times[1]) };
-  });
+    for (const bench of benches) bench.end();
+    const [split, packed] = times.map(summarize);
+    rows.push({ ...shape, split, packed });
+    progress(`${place(shape)}: ${ns(split)}, ${ns(packed)}`);
+  }
+  return rows;
+}
+
+function ns({ min, median, max }: Summary): string {
+  return `${median.toFixed(0)} (${min.toFixed(0)}–${max.toFixed(0)})`;
+}
+
+function place({ descriptors, indirect, inflight }: Omit<RingShape, "packed" | "size">): string {
+  return `${descriptors} in ${indirect ? "a table" : "the ring"}${inflight ? ", recorded" : ""}`;
 }
 
 /** The result as text. */
 export function ringReport(rows: readonly RingBenchRow[], { rounds }: RingBenchOptions): string {
-  const ns = ({ min, median, max }: Summary): string =>
-    `${median.toFixed(0)} (${min.toFixed(0)}–${max.toFixed(0)})`;
   const table = markdownTable([
-    ["descriptors", "in", "recorded", "split", "packed", "ratio"],
-    ...rows.map(({ descriptors, indirect, inflight, split, packed }) => [
-      String(descriptors),
-      indirect ? "a table" : "the ring",
-      inflight ? "yes" : "no",
-      ns(split),
-      ns(packed),
-      (packed.median / split.median).toFixed(2),
+    ["descriptors", "split", "packed", "ratio"],
+    ...rows.map((row) => [
+      place(row),
+      ns(row.split),
+      ns(row.packed),
+      (row.packed.median / row.split.median).toFixed(2),
     ]),
   ]);
   return [
     `Taking and returning a request on the device's side, nanoseconds: median (least–most) of ${rounds} rounds.`,
-    `Rings of ${SIZE} entries, filled before; EVENT_IDX. Recorded: with in-flight tracking.`,
+    `Rings of ${SIZE} entries, filled before, EVENT_IDX; memory above 4 GiB. Recorded: with in-flight tracking.`,
     `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0].model}`,
     "",
     table,

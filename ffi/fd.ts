@@ -61,6 +61,17 @@ export function setNonblocking(fd: number, nonblocking = true): void {
 }
 
 /**
+ * Makes reads and writes wait, for a descriptor that goes to somebody who expects that.
+ *
+ * @throws {OsError}
+ */
+export function setBlocking(fd: number): void {
+  const what = () => `making descriptor ${fd} blocking`;
+  const flags = check(libc.fcntl(fd, F_GETFL, 0n), "fcntl", what);
+  check(libc.fcntl(fd, F_SETFL, BigInt(flags & ~O_NONBLOCK)), "fcntl", what);
+}
+
+/**
  * Adds seals to a memory file, such as {@link Seal}.SHRINK, which promises that mapped pages stay.
  *
  * @throws {OsError}

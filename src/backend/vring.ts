@@ -258,20 +258,26 @@ export class Vring implements Queue, Looker {
     const bytes = packed
       ? packedRingSizes(this.#size)
       : splitRingSizes(this.#size, this.#accepted("EVENT_IDX"));
-    const descriptor = this.#part("descriptor table", address.descriptor, bytes.descriptor);
-    const available = this.#part("available ring", address.available, bytes.available);
-    const used = this.#part("used ring", address.used, bytes.used);
-    for (
-      const [name, { region, offset }, alignment] of [
-        ["descriptor", descriptor, 4],
-        ["available", available, packed ? 4 : 2],
-        ["used", used, 4],
-      ] as const
-    ) {
-      if ((region.bufferOffset + offset) % alignment !== 0) {
-        throw new RingError(`ring ${this.index}: ${name} part is not aligned in its file`);
+    const found: VringPart[] = [];
+    try {
+      for (
+        const [name, at, length, alignment] of [
+          ["descriptor table", address.descriptor, bytes.descriptor, 4],
+          ["available ring", address.available, bytes.available, packed ? 4 : 2],
+          ["used ring", address.used, bytes.used, 4],
+        ] as const
+      ) {
+        const part = this.#part(name, at, length);
+        found.push(part);
+        if ((part.region.bufferOffset + part.offset) % alignment !== 0) {
+          throw new RingError(`ring ${this.index}: ${name} is not aligned in its file`);
+        }
       }
+    } catch (error) {
+      for (const part of found) part.collage?.unmap();
+      throw error;
     }
+    const [descriptor, available, used] = found;
     return { descriptor, available, used };
   }
 

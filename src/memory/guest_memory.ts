@@ -138,7 +138,7 @@ export class GuestMemory implements AddressSpace {
     const last = this.#last;
     if (last !== undefined && address >= last.guestAddress && address < last.guestEnd) return last;
     for (const region of this.#regions) {
-      if (address >= region.guestAddress && address < region.guestEnd) {
+      if (address >= region.guestAddress && address < region.guestEnd && region.accessible) {
         return this.#last = region;
       }
     }
@@ -148,7 +148,8 @@ export class GuestMemory implements AddressSpace {
   /** The region that holds a range of the front-end's addresses, or `undefined`. */
   findUser(address: number, length: number): Region | undefined {
     return this.#regions.find((region) =>
-      address >= region.userAddress && address + length <= region.userAddress + region.size
+      address >= region.userAddress && address + length <= region.userAddress + region.size &&
+      region.accessible
     );
   }
 

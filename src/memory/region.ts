@@ -52,6 +52,7 @@ export class Region implements RegionPlace {
   readonly view: DataView<ArrayBuffer>;
   readonly #mapping: Mapping;
   readonly #file: string;
+  #accessible: boolean;
   #pins = 0;
   #retired = false;
 
@@ -76,6 +77,7 @@ export class Region implements RegionPlace {
       );
     }
     this.#file = `${status.device}:${status.inode}`;
+    this.#accessible = accessible;
     // The block size of a hugetlbfs file is its page size, and mappings must keep to it.
     const page = Math.max(4096, status.blockSize);
     const start = Math.floor(place.mmapOffset / page) * page;
@@ -90,6 +92,11 @@ export class Region implements RegionPlace {
   /** The memory; byte {@link bufferOffset} of it is the first of the region. */
   get buffer(): ArrayBuffer {
     return this.#mapping.buffer;
+  }
+
+  /** Whether it may be touched. Before {@link serveFaults}, touching it would end the process. */
+  get accessible(): boolean {
+    return this.#accessible;
   }
 
   /** Whether this is the same memory at the same place. */
@@ -109,6 +116,7 @@ export class Region implements RegionPlace {
   serveFaults(userfaultfd: number): void {
     registerMissing(userfaultfd, this.#mapping.address, this.#mapping.byteLength);
     this.#mapping.allowAccess();
+    this.#accessible = true;
   }
 
   /** Keeps the memory mapped for a request that uses it, until {@link unpin}. */

@@ -12,8 +12,7 @@ import { DESCRIPTOR_SIZE, DescriptorFlag } from "./split_layout.ts";
 
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
 
-/** No length that counts the bytes of a request has more than 32 bits. */
-const TOO_LONG = 0x1_0000_0000;
+const TWO_32 = 0x1_0000_0000;
 
 /** Descriptors that a table may have, whatever the ring's size. */
 const LONGEST_TABLE = 1024;
@@ -45,10 +44,15 @@ function tooLong(head: number): RingError {
  * @throws {RingError} when 32 bits cannot count it
  */
 export function checkLength(chain: Chain, head: number): void {
-  if (chain.readable.byteLength + chain.writable.byteLength >= TOO_LONG) throw tooLong(head);
+  if (chain.readable.byteLength + chain.writable.byteLength >= TWO_32) throw tooLong(head);
 }
 
-/** Turns descriptors into requests. Each is read once; only what was read is checked and used. */
+/**
+ * Turns descriptors into requests. Each is read once; only what was read is checked and used.
+ *
+ * Addresses come as two words of 32 bits, signed: as a whole they would have to be allocated, wherever the compiler makes
+ * a call of one of these functions.
+ */
 export class Descriptors {
   readonly #space: AddressSpace;
   readonly #indirect: boolean;
@@ -75,26 +79,30 @@ export class Descriptors {
    *
    * @param head first descriptor of the request
    * @param index place of this one, in the ring or in its table
+   * @param low lower half of the address
+   * @param high upper half of the address
    * @throws {RingError} when it breaks the rules
    */
   append(
     chain: Chain,
     head: number,
     index: number,
-    address: number,
+    low: number,
+    high: number,
     length: number,
     flags: number,
   ): void {
     const writable = (flags & WRITE) !== 0;
     const segments = writable ? chain.writable : chain.readable;
     if (!writable && chain.writable.count > 0) throw afterWritable(head, index);
+    const address = (low >>> 0) + (high >>> 0) * TWO_32;
     if (length > 0 && !this.#space.append(segments, address, length, writable)) {
       throw outside(head, index, address, length);
     }
   }
 
   /** Opens the table that a descriptor refers to. Returns how many descriptors it has. */
-  #open(index: number, flags: number, table: number, length: number): number {
+  #open(index: number, low: number, high: number, length: number, flags: number): number {
     if ((flags & NEXT) !== 0) throw new RingError(`descriptor ${index}: INDIRECT together with NEXT`);
     if (!this.#indirect) throw new RingError(`descriptor ${index}: INDIRECT was not negotiated`);
     if (length === 0 || length % DESCRIPTOR_SIZE !== 0) {
@@ -102,6 +110,7 @@ export class Descriptors {
         `indirect table of ${length} bytes: must be a multiple of ${DESCRIPTOR_SIZE}, more than 0`,
       );
     }
+    const table = (low >>> 0) + (high >>> 0) * TWO_32;
     this.#table.clear();
     if (!this.#space.append(this.#table, table, length, false)) {
       throw new RingError(
@@ -114,19 +123,19 @@ export class Descriptors {
   /**
    * Adds a table whose descriptors are linked, as in the split ring (virtio 1.4, 2.7.5.3).
    *
-   * @param index the descriptor that refers to it
-   * @param flags its flags
+   * @param index the descriptor that refers to it, of which the rest is
    * @throws {RingError} when it breaks the rules
    */
   appendLinked(
     chain: Chain,
     head: number,
     index: number,
-    address: number,
+    low: number,
+    high: number,
     length: number,
     flags: number,
   ): void {
-    const entries = this.#open(index, flags, address, length);
+    const entries = this.#open(index, low, high, length, flags);
     const most = Math.min(entries, this.#longest);
     const table = this.#table;
     let entry = 0;
@@ -142,7 +151,15 @@ export class Descriptors {
       if ((entryFlags & INDIRECT) !== 0) {
         throw new RingError(`indirect table at descriptor ${index}: nested table`);
       }
-      this.append(chain, head, entry, table.getUint64(at), table.getUint32(at + 8), entryFlags);
+      this.append(
+        chain,
+        head,
+        entry,
+        table.getUint32(at) | 0,
+        table.getUint32(at + 4) | 0,
+        table.getUint32(at + 8),
+        entryFlags,
+      );
       if ((entryFlags & NEXT) === 0) return;
       entry = last >>> 16;
       if (entry >= entries) {
@@ -155,19 +172,19 @@ export class Descriptors {
    * Adds a table whose descriptors follow each other, as in the packed ring (virtio 1.4, 2.8.7): of their flags only WRITE
    * means anything.
    *
-   * @param index the descriptor that refers to it
-   * @param flags its flags
+   * @param index the descriptor that refers to it, of which the rest is
    * @throws {RingError} when it breaks the rules
    */
   appendPacked(
     chain: Chain,
     head: number,
     index: number,
-    address: number,
+    low: number,
+    high: number,
     length: number,
     flags: number,
   ): void {
-    const entries = this.#open(index, flags, address, length);
+    const entries = this.#open(index, low, high, length, flags);
     if (entries > this.#longest) {
       throw new RingError(
         `indirect table at descriptor ${index} is too long: ${entries} descriptors, at most ${this.#longest}`,
@@ -180,7 +197,8 @@ export class Descriptors {
         chain,
         head,
         entry,
-        table.getUint64(at),
+        table.getUint32(at) | 0,
+        table.getUint32(at + 4) | 0,
         table.getUint32(at + 8),
         table.getUint32(at + 12) >>> 16,
       );

@@ -8,7 +8,7 @@
  * @module
  */
 
-import { RingError } from "./ring.ts";
+import { RingError } from "./ring_error.ts";
 
 /** The bytes of one ring's region. They must stay mapped as long as the ring is used. */
 export interface InflightRegion {

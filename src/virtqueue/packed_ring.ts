@@ -30,7 +30,6 @@ import { DESCRIPTOR_SIZE, DescriptorFlag, MAX_RING_SIZE } from "./split_layout.t
 // Constants of this file are compiled in, those of other files are loaded each time.
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
 const OWNER = PACKED_OWNER;
-const TWO_32 = 0x1_0000_0000;
 
 // Fields of a descriptor as places in 32-bit words.
 const ADDRESS = 0;
@@ -266,8 +265,8 @@ export class PackedRing implements Ring {
     for (let count = 1;; count++) {
       if (count > most) throw tooMany(first, most);
       const at = slot * 4;
-      const low = words[at + ADDRESS];
-      const high = words[at + ADDRESS + 1];
+      const low = words[at + ADDRESS] | 0;
+      const high = words[at + ADDRESS + 1] | 0;
       const length = words[at + LENGTH];
       const flags = last >>> 16;
       if (record !== undefined) {
@@ -280,9 +279,9 @@ export class PackedRing implements Ring {
       if ((flags & INDIRECT) !== 0) {
         // Descriptors of both kinds do not mix (virtio 1.4, 2.8.5).
         if (count > 1) throw mixed(first, slot);
-        descriptors.appendPacked(chain, first, slot, low + high * TWO_32, length, flags);
+        descriptors.appendPacked(chain, first, slot, low, high, length, flags);
       } else {
-        descriptors.append(chain, first, slot, low + high * TWO_32, length, flags);
+        descriptors.append(chain, first, slot, low, high, length, flags);
       }
       if ((flags & NEXT) === 0) {
         chain.id = last & 0xffff;

@@ -9,11 +9,7 @@ import type { Region } from "../memory/region.ts";
 import type { Chain } from "./chain.ts";
 import type { InflightRegion } from "./inflight.ts";
 
-/** A ring that breaks the rules of virtio. It cannot be used until the driver sets it up anew. */
-export class RingError extends Error {
-  /** The error's class name. */
-  override readonly name = "RingError";
-}
+export { RingError } from "./ring_error.ts";
 
 /** Memory in one piece: a region, or scattered pages that were put in a row. */
 export type RingMemory = Pick<Region, "buffer" | "bufferOffset" | "guestAddress">;

@@ -22,7 +22,6 @@ import {
 
 // Constants of this file are compiled in, those of other files are loaded each time.
 const { NEXT, INDIRECT } = DescriptorFlag;
-const TWO_32 = 0x1_0000_0000;
 
 // Places in the u16 view of the available ring.
 const AVAIL_FLAGS = 0;
@@ -207,15 +206,16 @@ export class SplitRing implements Ring {
     for (let count = 1;; count++) {
       if (count > this.size) throw loop(head, this.size);
       const at = index * 4;
-      const address = words[at] + words[at + 1] * TWO_32;
+      const low = words[at] | 0;
+      const high = words[at + 1] | 0;
       const length = words[at + 2];
       const last = words[at + 3];
       const flags = last & 0xffff;
       if ((flags & INDIRECT) !== 0) {
-        descriptors.appendLinked(chain, head, index, address, length, flags);
+        descriptors.appendLinked(chain, head, index, low, high, length, flags);
         return;
       }
-      descriptors.append(chain, head, index, address, length, flags);
+      descriptors.append(chain, head, index, low, high, length, flags);
       if ((flags & NEXT) === 0) return;
       index = last >>> 16;
       if (index >= this.size) throw noNext(head, index, this.size);

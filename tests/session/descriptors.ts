@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { after, before } from "node:test";
 import { eventfd } from "../../ffi/eventfd.ts";
@@ -33,17 +33,30 @@ function open(): Map<string, string> {
   return found;
 }
 
-/** Takes note of what is open; the function that is returned expects that soon just as much is open again. */
-export function noteDescriptors(): () => Promise<void> {
+/** Memory files that are mapped, and how often. */
+function mapped(): string[] {
+  return readFileSync("/proc/self/maps", "utf8").split("\n").filter((line) => line.includes("/memfd:"));
+}
+
+/**
+ * Takes note of what is open and mapped; the function that is returned expects that soon just as much is open again, and
+ * as many memory files are mapped, or `more` than before.
+ */
+export function noteDescriptors(): (more?: number) => Promise<void> {
   const before = open();
-  return async () => {
+  const mappedBefore = mapped().length;
+  return async (more = 0) => {
+    const maps = mappedBefore + more;
     try {
-      await eventually("no descriptor was leaked", () => open().size === before.size);
+      await eventually("nothing was leaked", () => open().size === before.size && mapped().length === maps);
     } catch {
       const after = open();
       const missing = (a: Map<string, string>, b: Map<string, string>): string =>
         [...a].filter(([fd, target]) => b.get(fd) !== target).map((each) => each.join(" → ")).join(", ");
-      assert.fail(`descriptors: new ${missing(after, before)}; gone ${missing(before, after)}`);
+      assert.fail(
+        `descriptors: new ${missing(after, before)}; gone ${missing(before, after)}; ` +
+          `mappings: ${mapped().length}, expected ${maps}`,
+      );
     }
   };
 }

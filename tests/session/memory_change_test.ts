@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { type FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
 import type { MemoryRegion } from "../../src/protocol/mod.ts";
 import { BlkRequest } from "../../src/devices/blk/mod.ts";
+import { noteDescriptors } from "./descriptors.ts";
 import { GatedStorage } from "./gated_storage.ts";
 import { blk, buffer, header, putRead, sectorSurvives, statusByte } from "./requests.ts";
 import { aWhile, bytesOf, eventually, LIMIT, verify } from "./scene.ts";
@@ -107,14 +108,18 @@ test("ADD_MEM_REG and REM_MEM_REG while requests run", LIMIT, async (t) => {
 test("memory that is taken away stays until the request that uses it has completed", LIMIT, async (t) => {
   const storage = new GatedStorage();
   const { scene, frontEnd, memory } = await stage(t, { storage });
-  const more = scene.memory(1 << 16, 0x4000_0000);
+  const [more, last] = [scene.memory(1 << 16, 0x4000_0000), scene.memory(1 << 16, 0x5000_0000)];
   await frontEnd.shareMemory(more);
   const queue = await frontEnd.startQueue(0, memory, { size: 8 });
   const read = blk(queue, more, BlkRequest.IN, 0, { in: 512 });
   await eventually("the request is with the storage", () => storage.held.length === 1);
+  const unchanged = noteDescriptors();
+  await frontEnd.request("ADD_MEM_REG", region(last), [last.fd]);
   await frontEnd.request("REM_MEM_REG", region(more));
   storage.release();
   assert.equal((await read).status, 0);
+  // One came, one went.
+  await unchanged();
   assert.deepEqual(scene.log.problems, []);
 });
 

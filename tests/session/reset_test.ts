@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { defineDevice } from "../../mod.ts";
 import { type RawPeer, REPLY_ACK } from "./raw_peer.ts";
-import { LIMIT, Scene, verify } from "./scene.ts";
+import { aWhile, LIMIT, Scene, verify } from "./scene.ts";
 import { number32, u32, u64 } from "./wire.ts";
 
 const NEEDS_RESET = 0x40n;
@@ -113,7 +113,7 @@ test("RESET_OWNER disables the rings and keeps everything", LIMIT, async (t) => 
   await driver.frontEnd.request("RESET_OWNER", undefined);
   let done = false;
   const late = driver.read(0, 512).then(() => done = true);
-  await driver.frontEnd.request("GET_FEATURES", undefined);
+  await aWhile();
   assert.equal(done, false, "a disabled ring stands still");
   await driver.frontEnd.request("SET_VRING_ENABLE", { index: 0, num: 1 });
   await late;

@@ -306,6 +306,15 @@ export class Peer {
     return ring;
   }
 
+  /** Starts a ring that was stopped, from a position, the way that front-ends do: everything is said again. */
+  async restart(ring: CheckRing, base: number, options: RingOptions = {}): Promise<void> {
+    const { index, size } = ring;
+    await this.set("SET_VRING_NUM", { index, num: size });
+    await this.set("SET_VRING_BASE", { index, num: base });
+    await this.set("SET_VRING_ADDR", addressOf(ring));
+    await this.start(ring, options);
+  }
+
   /** Gives a ring its doorbells and starts it. */
   async start(ring: CheckRing, options: RingOptions = {}): Promise<void> {
     const { poll = false, call = true, inject = true, kick = true } = options;

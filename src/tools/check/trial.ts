@@ -4,7 +4,7 @@
  * @module
  */
 
-import { close, readBytes, setNonblocking } from "../../../ffi/fd.ts";
+import { close, readBytes, setBlocking, setNonblocking } from "../../../ffi/fd.ts";
 import { Native } from "../../../ffi/native.ts";
 import { OsError } from "../../../ffi/os_error.ts";
 import { consume } from "../../../ffi/eventfd.ts";
@@ -182,6 +182,7 @@ export class Witness {
   /** A new one. */
   constructor() {
     [this.#ours, this.fd] = socketPair();
+    setBlocking(this.fd);
   }
 
   /** Closes our own copy. */
@@ -311,9 +312,10 @@ export class Trial {
     return witness;
   }
 
-  /** Two connected sockets. */
+  /** Two connected sockets: ours, and one to be sent away, on which reads and writes wait as everywhere. */
   pair(): [number, number] {
     const both = socketPair();
+    setBlocking(both[1]);
     for (const fd of both) this.#sockets.add(fd);
     this.after(() => both.forEach((fd) => this.closePair(fd)));
     return both;

@@ -138,6 +138,8 @@ export const framingCases: readonly Case[] = [
         await sleep(1);
       }
       await answered(wire, "that came byte by byte");
+      await wire.send(GET_FEATURES.id, new Uint8Array(0));
+      await answered(wire, "afterwards");
     },
   },
   {

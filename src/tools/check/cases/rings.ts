@@ -317,8 +317,7 @@ export const ringCases: readonly Case[] = [
           fail("as many requests returned as taken", `taken up to ${base}, returned up to ${used}`);
         }
         // Start again, so that what was not taken is served.
-        await drive.peer.set("SET_VRING_BASE", { index: drive.ring.index, num: base });
-        await drive.peer.start(drive.ring);
+        await drive.peer.restart(drive.ring, base);
         await drive.finish(placed, "the rest of the requests after the restart");
       }
     },
@@ -363,16 +362,14 @@ export const ringCases: readonly Case[] = [
       await drive.one();
       for (let round = 0; round < 3; round++) {
         const base = await drive.peer.stop(drive.ring);
-        const { index } = drive.ring;
-        await drive.peer.set("SET_VRING_BASE", { index, num: base });
-        await drive.peer.start(drive.ring);
+        await drive.peer.restart(drive.ring, base);
         await drive.one(drive.place(), "a request after the restart");
       }
     },
   },
   {
     id: "rings.restart-by-kick",
-    title: "SET_VRING_KICK alone starts a stopped ring again",
+    title: "SET_VRING_KICK alone starts a stopped ring again, where it was",
     section: STATES,
     needs: requests,
     run: async (trial) => {

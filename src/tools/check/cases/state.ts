@@ -10,6 +10,7 @@ import { DeviceStatus } from "../../../protocol/features.ts";
 import { backendMessages } from "../../../protocol/messages.ts";
 import { Connection } from "../../../transport/connection.ts";
 import { aboutMessage, type Case, fail, type Finding, open, pass, vhostUser, virtio } from "../case.ts";
+import { encode } from "../peer.ts";
 import type { Trial } from "../trial.ts";
 import { reactionFinding } from "./framing.ts";
 
@@ -165,7 +166,11 @@ export const stateCases: readonly Case[] = [
       await drive.peer.tell("RESET_OWNER", undefined);
       if (!await drive.peer.answers()) return open("closes the connection");
       // It may disable the rings.
-      await drive.peer.enable(drive.ring, true);
+      const enable = encode("SET_VRING_ENABLE", { index: drive.ring.index, num: 1 });
+      const reaction = await drive.peer.attempt("SET_VRING_ENABLE", enable);
+      if (reaction === "refused" || reaction === "closed") {
+        return open("forgets the session, which it should not");
+      }
       const placed = drive.place();
       drive.ring.offer(placed.head);
       drive.ring.kick();

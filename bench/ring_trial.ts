@@ -1,0 +1,105 @@
+/**
+ * One ring and one shape of requests, in a thread of its own: nothing else has been compiled there before. Started by
+ * `ring.ts`; answers each message, a count of requests, with nanoseconds for each.
+ */
+
+import { PackedDriverRing } from "../src/frontend/packed_driver_ring.ts";
+import { type Piece, SharedMemory } from "../src/frontend/shared_memory.ts";
+import { SplitDriverRing } from "../src/frontend/split_driver_ring.ts";
+import { GuestMemory } from "../src/memory/guest_memory.ts";
+import { inflightRegionSize } from "../src/virtqueue/inflight.ts";
+import { PACKED_START } from "../src/virtqueue/packed_layout.ts";
+import { PackedRing } from "../src/virtqueue/packed_ring.ts";
+import type { Ring, RingPart } from "../src/virtqueue/ring.ts";
+import { SplitRing } from "../src/virtqueue/split_ring.ts";
+import type { RingShape } from "./ring.ts";
+import { summarize } from "./stats.ts";
+
+/** Where the guest's memory lies: above 4 GiB, as most of a large guest's does. */
+const GUEST = 2 ** 33;
+
+class Trial {
+  readonly #fill: () => number;
+  readonly #device: Ring;
+  readonly #empty: () => void;
+
+  constructor({ packed, size, descriptors, indirect, inflight }: RingShape) {
+    const shared = new SharedMemory(2 * 2 ** 20, GUEST);
+    const memory = new GuestMemory();
+    memory.replace([{
+      guestAddress: shared.guestAddress,
+      size: shared.byteLength,
+      userAddress: Number(shared.userAddress),
+      mmapOffset: 0,
+      fd: shared.fd,
+    }]);
+    const region = memory.regions[0];
+    const part = ({ guestAddress }: Piece): RingPart => ({ region, offset: guestAddress - GUEST });
+    const options = { size, eventIdx: true, tableSize: indirect ? descriptors : 0 };
+    const driver = packed ? new PackedDriverRing(shared, options) : new SplitDriverRing(shared, options);
+    const place = {
+      descriptor: part(driver.descriptor),
+      available: part(driver.available),
+      used: part(driver.used),
+    };
+    const Format = packed ? PackedRing : SplitRing;
+    this.#device = new Format(memory, size, place, {
+      eventIdx: true,
+      indirect,
+      base: packed ? PACKED_START : 0,
+      inflight: inflight ? shared.allocate(inflightRegionSize(packed, size), 64).bytes : undefined,
+    });
+    // One to read, as a disk's header is, and the rest to write.
+    const buffers = Array.from({ length: descriptors }, () => {
+      const { guestAddress } = shared.allocate(512);
+      return { guestAddress, length: 512 };
+    });
+    const [readable, writable] = [buffers.slice(0, 1), buffers.slice(1)];
+    this.#fill = () => {
+      let count = 0;
+      while (driver.add(readable, writable) >= 0) count++;
+      driver.publish();
+      return count;
+    };
+    this.#empty = () => {
+      while (driver.take() !== null);
+      driver.arm();
+    };
+  }
+
+  /** Takes and returns everything: what is measured. */
+  #work(): void {
+    const device = this.#device;
+    device.suppress();
+    for (let chain = device.pop(); chain !== null; chain = device.pop()) {
+      chain.written = 1;
+      device.push(chain);
+    }
+    device.publish();
+    device.arm();
+  }
+
+  /** Nanoseconds for each of about `count` requests: the median of the fillings, as some are interrupted. */
+  run(count: number): number {
+    const times: number[] = [];
+    for (let done = 0; done < count;) {
+      const filled = this.#fill();
+      const start = performance.now();
+      this.#work();
+      times.push((performance.now() - start) * 1e6 / filled);
+      this.#empty();
+      done += filled;
+    }
+    return summarize(times).median;
+  }
+}
+
+const scope = self as unknown as {
+  onmessage: (event: MessageEvent<RingShape | number>) => void;
+  postMessage(message: number): void;
+};
+let trial: Trial | undefined;
+scope.onmessage = ({ data }) => {
+  if (typeof data === "object") trial = new Trial(data);
+  else scope.postMessage(trial?.run(data) ?? NaN);
+};

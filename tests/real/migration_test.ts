@@ -1,0 +1,105 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { tempDir } from "../support/cleanup.ts";
+import { Guest } from "../support/guest.ts";
+import { MIB, newImage } from "../support/image.ts";
+import { type OurBackend, startDisk } from "../support/our_backend.ts";
+import { realTest } from "../support/peers.ts";
+
+/** A guest with a disk of ours; two with the same differ in their socket only. */
+function machine(socket: string, props: string, incoming = false): Parameters<typeof Guest.start>[1] {
+  return {
+    modules: ["virtio_blk"],
+    devices: [
+      ...["-chardev", `socket,id=c0,path=${socket}`],
+      ...["-device", `vhost-user-blk-pci,chardev=c0,num-queues=1${props}`],
+    ],
+    ...incoming ? { incoming: "defer" } : {},
+  };
+}
+
+/** Moves a guest and waits until it runs at the other end. */
+async function migrate(from: Guest, to: Guest, socket: string, postcopy: boolean): Promise<void> {
+  if (postcopy) {
+    const capabilities = [{ capability: "postcopy-ram", state: true }];
+    for (const guest of [from, to]) await guest.qmp("migrate-set-capabilities", { capabilities });
+    // So slow that the first pass cannot end before the switch.
+    await from.qmp("migrate-set-parameters", { "max-bandwidth": 8 * MIB });
+  }
+  await to.qmp("migrate-incoming", { uri: `unix:${socket}` });
+  await from.qmp("migrate", { uri: `unix:${socket}` });
+  if (postcopy) {
+    await sleep(500);
+    await from.qmp("migrate-start-postcopy");
+    await from.qmp("migrate-set-parameters", { "max-postcopy-bandwidth": 0 });
+  }
+  await from.waitStatus("completed", "query-migrate", 30_000);
+  await to.waitStatus("running");
+}
+
+/**
+ * Writes numbered blocks for as long as /tmp/stop is not there, and notes each that the disk has acknowledged. The pages
+ * of the guest's memory that the disk writes on reading back are what a wrong dirty log would lose.
+ */
+const WRITER = `
+  mkdir -p /tmp/w
+  ( i=0
+    while [ ! -f /tmp/stop ]; do
+      n=$((i % 512))
+      { echo "block $i"; head -c 4096 /dev/urandom; } | head -c 4096 > /tmp/w/block
+      dd if=/tmp/w/block of=/dev/vda bs=4096 seek=$n count=1 conv=notrunc oflag=direct 2>/dev/null || echo failed > /tmp/w/failed
+      dd if=/dev/vda bs=4096 skip=$n count=1 iflag=direct 2>/dev/null > /tmp/w/back
+      cmp -s /tmp/w/block /tmp/w/back || echo "block $i differs" >> /tmp/w/wrong
+      md5sum < /tmp/w/block > /tmp/w/sum.$n
+      i=$((i + 1)); echo $i > /tmp/w/count
+    done; echo done > /tmp/w/done ) > /dev/null 2>&1 &
+`;
+
+/** Ends the writer and holds every block that it has written against the disk. */
+const VERIFY = `
+  touch /tmp/stop; n=500; until [ -f /tmp/w/done ]; do [ $((n -= 1)) -gt 0 ] || exit 1; usleep 20000; done
+  echo 3 > /proc/sys/vm/drop_caches
+  [ ! -f /tmp/w/failed ] && [ ! -f /tmp/w/wrong ] || exit 2
+  for f in /tmp/w/sum.*; do
+    [ "$(dd if=/dev/vda bs=4096 skip=\${f##*.} count=1 iflag=direct 2>/dev/null | md5sum)" = "$(cat $f)" ] || exit 3
+  done
+  cat /tmp/w/count
+`;
+
+for (
+  const [name, props, postcopy] of [
+    ["precopy", "", false],
+    ["precopy with packed rings", ",packed=on", false],
+    ["postcopy", "", true],
+  ] as const
+) {
+  realTest(`a guest that writes moves to another QEMU and back: ${name}`, ["qemu", "guest"], {
+    timeout: 120_000,
+  }, async (t) => {
+    const folder = tempDir(t);
+    const file = newImage(t, 16 * MIB);
+    const backends: OurBackend[] = [];
+    const backend = async (): Promise<OurBackend> => {
+      const disk = await startDisk(t, { file });
+      backends.push(disk);
+      return disk;
+    };
+    let guest = await Guest.start(t, machine((await backend()).socket, props));
+    await guest.run(WRITER);
+    await guest.waitFor("[ $(cat /tmp/w/count 2>/dev/null || echo 0) -gt 10 ]");
+    for (const step of [1, 2]) {
+      const before = Number(await guest.run("cat /tmp/w/count"));
+      const target = await Guest.start(t, machine((await backend()).socket, props, true));
+      await migrate(guest, target, join(folder, `migration${step}`), postcopy);
+      await guest.stop();
+      guest = target;
+      // It goes on there.
+      await guest.waitFor(`[ $(cat /tmp/w/count) -gt ${before + 10} ]`, 20_000);
+    }
+    const written = Number(await guest.run(VERIFY, 60_000));
+    assert.ok(written > 30, `${written} blocks were written and verified`);
+    await guest.stop();
+    for (const each of backends) await each.checkUnharmed();
+  });
+}
