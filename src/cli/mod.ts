@@ -66,6 +66,6 @@ export async function main(args: readonly string[], output: Output = standard): 
   return await runCommand(`vhost-user ${name}`, command, rest, output);
 }
 
-export type { Command, Option, Output, Values } from "./command.ts";
+export type { Argument, Command, Option, Output, Values } from "./command.ts";
 
 if (import.meta.main) process.exit(await main(process.argv.slice(2)));

@@ -12,7 +12,7 @@ export * from "./packed_driver_ring.ts";
 export * from "./shared_memory.ts";
 export * from "./split_driver_ring.ts";
 export { Connection, type Message, type Tap } from "../transport/connection.ts";
-export { type Handler, type Handlers, Reply } from "../transport/responder.ts";
+export { type AnswerOf, type Handler, type Handlers, Reply } from "../transport/responder.ts";
 export type { Answer } from "../transport/requester.ts";
 export { DescriptorBag } from "../../ffi/fd.ts";
 export { type Looker, Reactor } from "../../ffi/reactor.ts";

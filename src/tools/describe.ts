@@ -80,7 +80,7 @@ export function hex(bytes: Uint8Array, most = Infinity): string {
 function show(value: unknown): string {
   if (typeof value === "bigint") return `0x${value.toString(16)}`;
   if (value instanceof Uint8Array) {
-    if (value.every((byte) => byte === 0)) return `${value.length} zero bytes`;
+    if (value.length > 8 && value.every((byte) => byte === 0)) return `${value.length} zero bytes`;
     return `${value.length} bytes ${hex(value, 32)}`;
   }
   if (Array.isArray(value)) return `[${value.map(show).join(", ")}]`;

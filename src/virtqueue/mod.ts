@@ -31,3 +31,4 @@ export { Segments } from "../memory/segments.ts";
 export * from "../protocol/struct.ts";
 export { Iovec } from "../../ffi/iovec.ts";
 export { FieldError } from "../protocol/error.ts";
+export { Collage, type Pages } from "../../ffi/mapping.ts";
