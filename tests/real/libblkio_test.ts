@@ -156,7 +156,7 @@ class Plan {
 
 for (const args of [[], ["--poll-us=0", "--block-size=4096"]]) {
   realTest(
-    `a disk holds what was written to it, however ${args.join(" ")}`,
+    ["a disk holds what was written to it", ...args].join(" "),
     [...io, ...img],
     {},
     async (t) => {
@@ -266,7 +266,7 @@ realTest("qemu-img copies an image in and out", img, {}, async (t) => {
 });
 
 for (const args of [[], ["--poll-us=0"]]) {
-  realTest(`qemu-img bench at several depths ${args.join(" ")}`, img, {}, async (t) => {
+  realTest(["qemu-img bench at several depths", ...args].join(" "), img, {}, async (t) => {
     const image = newImage(t, 8 * MIB);
     const disk = await startDisk(t, { file: image, args });
     const pages = 8 * MIB / 4096;
