@@ -25,6 +25,11 @@ import type { Queue, QueueHandler } from "./device.ts";
 
 /** Requests handled before other rings get their turn. */
 const BATCH = 128;
+/**
+ * Bytes of requests after which the driver is shown what was returned, though more is there: it then works on that while
+ * the device goes on. Fewer would cost more notifications, more would leave the driver waiting.
+ */
+const SHOW_BYTES = 32768;
 /** Flag of SET_VRING_ADDR: writes to the used ring are logged. */
 const LOG_RING = 1;
 /** How often a ring without a kick descriptor is looked at, ms. */
@@ -448,10 +453,15 @@ export class Vring implements Queue, Looker {
     }
     ring.suppress();
     try {
-      for (let n = 0; n < BATCH; n++) {
+      for (let n = 0, bytes = 0; n < BATCH; n++) {
         const chain = ring.pop();
         if (chain === null) break;
+        bytes += chain.readable.byteLength + chain.writable.byteLength;
         this.#handle(ring, chain);
+        if (bytes >= SHOW_BYTES) {
+          bytes = 0;
+          this.#publish(ring);
+        }
       }
     } catch (error) {
       if (error instanceof IotlbMiss) this.#wait(error);
