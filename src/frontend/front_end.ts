@@ -31,12 +31,16 @@ import { PackedDriverRing } from "./packed_driver_ring.ts";
 import type { Piece, SharedMemory } from "./shared_memory.ts";
 import { SplitDriverRing } from "./split_driver_ring.ts";
 
-/** Features of the ring that this front-end understands. */
+/**
+ * Features of the ring that this front-end takes when they are offered. It also understands IN_ORDER, but that makes what is
+ * done wait for what is not: who wants it says so ({@link FrontEndOptions.deviceFeatures}).
+ */
 const KNOWN_RING_FEATURES = mask(
   ringFeatures.INDIRECT_DESC,
   ringFeatures.EVENT_IDX,
   ringFeatures.PROTOCOL_FEATURES,
   ringFeatures.VERSION_1,
+  ringFeatures.RING_PACKED,
 );
 
 /** Protocol features that this front-end understands. */

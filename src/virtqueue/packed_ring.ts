@@ -10,7 +10,6 @@ import { Chain } from "./chain.ts";
 import { checkLength, Descriptors, partOffset } from "./descriptors.ts";
 import { InflightPacked } from "./inflight_packed.ts";
 import {
-  advancePosition,
   availableFlags,
   EVENT_SIZE,
   EventFlag,
@@ -39,6 +38,7 @@ const ID_AND_FLAGS = 3;
 const ID = 6;
 const FLAGS = 7;
 
+/** Objects for requests that are made at once, when there are too few. */
 const CHAINS_AT_ONCE = 16;
 
 // Apart from where they are thrown: what is short is compiled into the loops that use it.
@@ -110,18 +110,7 @@ export class PackedRing implements Ring {
     this.#descriptors = new Descriptors(space, size, options.indirect);
     this.#order = options.inOrder ? new ReturnOrder(size) : undefined;
     this.bind(place);
-    let next = options.base & 0xffff;
-    let used = options.base >>> 16;
-    // A peer that knows of one position only (DPDK) gives it in the lower half.
-    if (used === 0 && next >= WRAP) used = next;
-    // User-Mode Linux starts a packed ring with the 0 of a split one. Had it really gone round once, the first slot would
-    // show it: returned, or made available by the driver's second lap, both of which set USED.
-    if (options.base === 0 && (this.#halves[FLAGS] & PackedFlag.USED) === 0) next = used = WRAP;
-    for (const [name, slot] of [["available", next & ~WRAP], ["used", used & ~WRAP]] as const) {
-      if (slot >= size) {
-        throw new RingError(`base: next ${name} slot must be below the ring's ${size} entries, got ${slot}`);
-      }
-    }
+    let [next, used] = this.#positions(options.base);
     if (options.inflight !== undefined) {
       const inflight = this.#inflight = new InflightPacked(options.inflight, size, this.#halves, used);
       if (inflight.recovered) {
@@ -134,6 +123,31 @@ export class PackedRing implements Ring {
     this.#nextFlags = availableFlags(next >= WRAP);
     this.#used = this.#published = used & ~WRAP;
     this.#usedFlags = usedFlags(used >= WRAP);
+  }
+
+  /** What a base says: the positions of the next descriptor to take and of the next to return. */
+  #positions(base: number): [next: number, used: number] {
+    // User-Mode Linux starts a packed ring with the 0 of a split one. That is only a position in a ring that has gone round.
+    if (base === 0 && !this.#hasGoneRound()) return [WRAP, WRAP];
+    const next = base & 0xffff;
+    // A peer that knows of one position only (DPDK) gives it in the lower half.
+    const used = base >>> 16 === 0 && next >= WRAP ? next : base >>> 16;
+    for (const [name, slot] of [["available", next & ~WRAP], ["used", used & ~WRAP]] as const) {
+      if (slot >= this.size) {
+        throw new RingError(
+          `base: next ${name} slot must be below the ring's ${this.size} entries, got ${slot}`,
+        );
+      }
+    }
+    return [next, used];
+  }
+
+  /** Whether a device has returned anything: until then no descriptor has USED, as rings start with zeros. */
+  #hasGoneRound(): boolean {
+    for (let slot = 0; slot < this.size; slot++) {
+      if ((this.#halves[slot * 8 + FLAGS] & PackedFlag.USED) !== 0) return true;
+    }
+    return false;
   }
 
   /** The ring's memory has moved; positions stay. */

@@ -33,6 +33,7 @@ const USED_IDX = 1;
 const USED_RING = 4;
 const USED_ELEMENT = 8;
 
+/** Objects for requests that are made at once, when one of them is needed. */
 const CHAINS_AT_ONCE = 16;
 
 // Apart from where they are thrown: what is short is compiled into the loops that use it.

@@ -3,7 +3,7 @@ import { test, type TestContext } from "node:test";
 import type { DriverQueue, SharedMemory } from "../../src/frontend/mod.ts";
 import { BlkRequest, MemoryStorage, type Storage } from "../../src/devices/blk/mod.ts";
 import { blk, buffer, filled, header, statusByte } from "../session/requests.ts";
-import { bytesOf, type DiskScene, LIMIT, Scene } from "../session/scene.ts";
+import { bytesOf, type DiskScene, LIMIT, sameBytes, Scene } from "../session/scene.ts";
 import { concat, u32, u64 } from "../session/wire.ts";
 
 const { IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES } = BlkRequest;
@@ -55,8 +55,8 @@ test("what is written is read back, and counted", LIMIT, async (t) => {
     data: new Uint8Array(0),
   });
   assert.deepEqual(await blk(queue, memory, IN, 5, { in: 1024 }), { status: OK, written: 1025, data });
-  assert.deepEqual((await blk(queue, memory, IN, 6, { in: 512 })).data, data.slice(512));
-  assert.deepEqual((await blk(queue, memory, IN, 7, { in: 512 })).data, new Uint8Array(512));
+  sameBytes((await blk(queue, memory, IN, 6, { in: 512 })).data, data.slice(512));
+  sameBytes((await blk(queue, memory, IN, 7, { in: 512 })).data, new Uint8Array(512));
 });
 
 test("a header in pieces, and data in pieces of any length", LIMIT, async (t) => {
@@ -71,7 +71,7 @@ test("a header in pieces, and data in pieces of any length", LIMIT, async (t) =>
   const [room, again] = [memory.allocate(1536), statusByte(memory)];
   await queue.request(cut(header(memory, IN, 9), 15), [...cut(room, 600, 1, 1, 800), buffer(again)]);
   assert.equal(again.bytes[0], OK);
-  assert.deepEqual(room.bytes.slice(), data);
+  sameBytes(room.bytes.slice(), data);
 });
 
 test("header and data in one descriptor, data and status in another", LIMIT, async (t) => {
@@ -83,7 +83,7 @@ test("header and data in one descriptor, data and status in another", LIMIT, asy
   assert.equal(status.bytes[0], OK);
   const room = filled(memory, new Uint8Array(513).fill(UNTOUCHED));
   assert.equal(await queue.request([buffer(header(memory, IN, 11))], [buffer(room)]), 513);
-  assert.deepEqual(room.bytes.slice(), concat(data, Uint8Array.of(OK)));
+  sameBytes(room.bytes.slice(), concat(data, Uint8Array.of(OK)));
 });
 
 test("the status is the last writable byte, wherever that is", LIMIT, async (t) => {
@@ -91,7 +91,7 @@ test("the status is the last writable byte, wherever that is", LIMIT, async (t) 
   await blk(queue, memory, OUT, 0, { out: bytesOf(4, 512) });
   const room = filled(memory, new Uint8Array(513).fill(UNTOUCHED));
   await queue.request([buffer(header(memory, IN, 0))], cut(room, 100, 400, 12));
-  assert.deepEqual(room.bytes.slice(), concat(bytesOf(4, 512), Uint8Array.of(OK)));
+  sameBytes(room.bytes.slice(), concat(bytesOf(4, 512), Uint8Array.of(OK)));
 });
 
 test("without room for a status the request comes back as it is, and is logged", LIMIT, async (t) => {
@@ -121,7 +121,7 @@ test("no header at all is an I/O error", LIMIT, async (t) => {
   const { queue, memory } = await stage(t);
   const room = filled(memory, new Uint8Array(20).fill(UNTOUCHED));
   assert.equal(await queue.request([], [buffer(room)]), 1);
-  assert.deepEqual(room.bytes.slice(), concat(new Uint8Array(19).fill(UNTOUCHED), Uint8Array.of(IOERR)));
+  sameBytes(room.bytes.slice(), concat(new Uint8Array(19).fill(UNTOUCHED), Uint8Array.of(IOERR)));
 });
 
 test("no data is no error", LIMIT, async (t) => {
@@ -146,7 +146,7 @@ for (const length of [1, 511, 513, 1000]) {
       written: 1,
       data: new Uint8Array(length),
     });
-    assert.deepEqual((await blk(queue, memory, IN, 0, { in: 512 })).data, new Uint8Array(512));
+    sameBytes((await blk(queue, memory, IN, 0, { in: 512 })).data, new Uint8Array(512));
   });
 }
 
@@ -154,7 +154,7 @@ test("the last sector is there, and nothing behind it", LIMIT, async (t) => {
   const { queue, memory } = await stage(t);
   const data = bytesOf(6, 1024);
   assert.equal((await blk(queue, memory, OUT, SECTORS - 1, { out: data.slice(0, 512) })).status, OK);
-  assert.deepEqual((await blk(queue, memory, IN, SECTORS - 1, { in: 512 })).data, data.slice(0, 512));
+  sameBytes((await blk(queue, memory, IN, SECTORS - 1, { in: 512 })).data, data.slice(0, 512));
   const beyond = [
     [SECTORS - 1, 1024],
     [SECTORS, 512],
@@ -171,8 +171,8 @@ test("the last sector is there, and nothing behind it", LIMIT, async (t) => {
     assert.deepEqual([status, written], [IOERR, 1], `a read of ${length} bytes at sector ${sector}`);
     assert.equal((await blk(queue, memory, OUT, sector, { out: bytesOf(7, length) })).status, IOERR);
   }
-  assert.deepEqual((await blk(queue, memory, IN, SECTORS - 1, { in: 512 })).data, data.slice(0, 512));
-  assert.deepEqual((await blk(queue, memory, IN, 0, { in: 512 })).data, new Uint8Array(512));
+  sameBytes((await blk(queue, memory, IN, SECTORS - 1, { in: 512 })).data, data.slice(0, 512));
+  sameBytes((await blk(queue, memory, IN, 0, { in: 512 })).data, new Uint8Array(512));
 });
 
 for (const type of [2, 3, 5, 6, 12, 14, 16, 99, 0x8000_0000, 0xffff_ffff]) {
@@ -200,7 +200,7 @@ test("the serial number fills 20 bytes, and needs them", LIMIT, async (t) => {
 test("a short serial number is padded with zeros", LIMIT, async (t) => {
   const { queue, memory } = await stage(t, { id: "x" });
   const { data } = await blk(queue, memory, GET_ID, 0, { in: 20 });
-  assert.deepEqual(data, concat(Uint8Array.of(120), new Uint8Array(19)));
+  sameBytes(data, concat(Uint8Array.of(120), new Uint8Array(19)));
 });
 
 test("FLUSH needs no data", LIMIT, async (t) => {
@@ -217,7 +217,7 @@ test("WRITE_ZEROES and DISCARD clear their ranges and nothing else", LIMIT, asyn
   for (const n of [1, 2, 7]) sector(n).fill(0);
   assert.equal((await blk(queue, memory, DISCARD, 0, { out: ranges([16, 8], [40, 8]) })).status, OK);
   for (let n = 0; n < 8; n++) [16 + n, 40 + n].forEach((each) => sector(each).fill(0));
-  assert.deepEqual((await blk(queue, memory, IN, 0, { in: data.length })).data, data);
+  sameBytes((await blk(queue, memory, IN, 0, { in: data.length })).data, data);
 });
 
 for (
@@ -249,7 +249,7 @@ for (
       written: 1,
       data: new Uint8Array(0),
     });
-    assert.deepEqual((await blk(queue, memory, IN, 0, { in: data.length })).data, data);
+    sameBytes((await blk(queue, memory, IN, 0, { in: data.length })).data, data);
   });
 }
 
@@ -276,7 +276,7 @@ test("a disk that is read-only reads, and refuses everything that changes it", L
   assert.equal((await blk(queue, memory, OUT, 0, { out: bytesOf(1, 512) })).status, IOERR);
   assert.equal((await blk(queue, memory, WRITE_ZEROES, 0, { out: ranges([0, 1]) })).status, IOERR);
   assert.equal((await blk(queue, memory, DISCARD, 0, { out: ranges([0, 1]) })).status, IOERR);
-  assert.deepEqual((await blk(queue, memory, IN, 0, { in: 512 })).data, new Uint8Array(512));
+  sameBytes((await blk(queue, memory, IN, 0, { in: 512 })).data, new Uint8Array(512));
 });
 
 test("a storage that can neither discard nor zero does not offer it", LIMIT, async (t) => {

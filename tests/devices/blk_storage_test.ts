@@ -19,7 +19,7 @@ import {
 } from "../../src/devices/blk/mod.ts";
 import type { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { tempDir } from "../support/cleanup.ts";
-import { bytesOf, type DiskScene, eventually, LIMIT, Scene } from "../session/scene.ts";
+import { bytesOf, type DiskScene, eventually, LIMIT, sameBytes, Scene } from "../session/scene.ts";
 
 const MIB = 1 << 20;
 
@@ -39,11 +39,11 @@ async function fileDisk(
 test("what is written is in the file, and what is in the file is read", LIMIT, async (t) => {
   const { path, driver } = await fileDisk(t, bytesOf(1, MIB));
   const expected = bytesOf(1, MIB);
-  assert.deepEqual(await driver.read(0, MIB), expected);
+  sameBytes(await driver.read(0, MIB), expected);
   await driver.write(512 * 77, bytesOf(2, 20000 - 20000 % 512));
   expected.set(bytesOf(2, 20000 - 20000 % 512), 512 * 77);
   await driver.flush();
-  assert.deepEqual(new Uint8Array(readFileSync(path)), expected);
+  sameBytes(new Uint8Array(readFileSync(path)), expected);
 });
 
 test(
@@ -54,14 +54,14 @@ test(
     assert.equal(driver.size, 1024);
     const expected = new Uint8Array(1024);
     expected.set(bytesOf(3, 1000));
-    assert.deepEqual(await driver.read(0, 1024), expected);
-    assert.deepEqual(await driver.read(512, 512), expected.slice(512));
+    sameBytes(await driver.read(0, 1024), expected);
+    sameBytes(await driver.read(512, 512), expected.slice(512));
     assert.equal(statSync(path).size, 1000, "reading changes nothing");
     await driver.write(0, bytesOf(4, 512));
     assert.equal(statSync(path).size, 1000);
     await driver.write(512, bytesOf(5, 512));
     assert.equal(statSync(path).size, 1024);
-    assert.deepEqual(await driver.read(512, 512), bytesOf(5, 512));
+    sameBytes(await driver.read(512, 512), bytesOf(5, 512));
   },
 );
 
@@ -80,7 +80,7 @@ test("DISCARD gives the file's room back, and reads as zeros", LIMIT, async (t) 
   assert.equal(statSync(path).size, MIB);
   const expected = bytesOf(6, MIB);
   expected.fill(0, 256 * 1024, 768 * 1024);
-  assert.deepEqual(await driver.read(0, MIB), expected);
+  sameBytes(await driver.read(0, MIB), expected);
 });
 
 test("WRITE_ZEROES gives room back only when it may", LIMIT, async (t) => {
@@ -94,7 +94,7 @@ test("WRITE_ZEROES gives room back only when it may", LIMIT, async (t) => {
   assert.equal(before - blocks(), 256);
   await driver.writeZeroes(300 * 512, 3 * 512);
   expected.fill(0, 0, 128 * 1024).fill(0, 512 * 1024, 640 * 1024).fill(0, 300 * 512, 303 * 512);
-  assert.deepEqual(await driver.read(0, MIB), expected);
+  sameBytes(await driver.read(0, MIB), expected);
 });
 
 test("WRITE_ZEROES up to the limit of one range, and not beyond", LIMIT, async (t) => {
@@ -105,8 +105,8 @@ test("WRITE_ZEROES up to the limit of one range, and not beyond", LIMIT, async (
   const again = await bigger.driver();
   await again.write(limit - 512, bytesOf(1, 1024));
   await again.writeZeroes(0, limit);
-  assert.deepEqual(await again.read(limit - 512, 512), new Uint8Array(512));
-  assert.deepEqual(await again.read(limit, 512), bytesOf(1, 1024).slice(512));
+  sameBytes(await again.read(limit - 512, 512), new Uint8Array(512));
+  sameBytes(await again.read(limit, 512), bytesOf(1, 1024).slice(512));
   await assert.rejects(again.writeZeroes(0, limit + 512), /I\/O error/);
 });
 
@@ -121,10 +121,10 @@ test("a file is resized by its storage, and the guest is told", LIMIT, async (t)
   assert.equal(driver.size, 2 * MIB);
   assert.equal(statSync(path).size, 2 * MIB);
   await driver.write(2 * MIB - 512, bytesOf(9, 512));
-  assert.deepEqual(await driver.read(2 * MIB - 512, 512), bytesOf(9, 512));
+  sameBytes(await driver.read(2 * MIB - 512, 512), bytesOf(9, 512));
   storage.resize(4096);
   await assert.rejects(driver.read(4096, 512), /I\/O error/);
-  assert.deepEqual(await driver.read(0, 4096), bytesOf(8, MIB).slice(0, 4096));
+  sameBytes(await driver.read(0, 4096), bytesOf(8, MIB).slice(0, 4096));
 });
 
 test(
@@ -135,35 +135,35 @@ test(
     const fd = openSync(path, "r+");
     ftruncateSync(fd, 4096);
     closeSync(fd);
-    assert.deepEqual(await driver.read(4096, 4096), new Uint8Array(4096));
+    sameBytes(await driver.read(4096, 4096), new Uint8Array(4096));
     truncateSync(path, 16384);
     await assert.rejects(driver.read(8192, 512), /I\/O error/);
     storage.refresh();
-    assert.deepEqual(await driver.read(8192, 512), new Uint8Array(512));
+    sameBytes(await driver.read(8192, 512), new Uint8Array(512));
   },
 );
 
 test("a file opened for reading is a read-only disk", LIMIT, async (t) => {
   const { path, driver } = await fileDisk(t, bytesOf(11, 4096), { readOnly: true });
-  assert.deepEqual(await driver.read(0, 4096), bytesOf(11, 4096));
+  sameBytes(await driver.read(0, 4096), bytesOf(11, 4096));
   await assert.rejects(driver.write(0, new Uint8Array(512)), /I\/O error/);
-  assert.deepEqual(new Uint8Array(readFileSync(path)), bytesOf(11, 4096));
+  sameBytes(new Uint8Array(readFileSync(path)), bytesOf(11, 4096));
 });
 
 test("memory is zero at first, after DISCARD and after growing", LIMIT, async (t) => {
   const storage = new MemoryStorage(MIB);
   const driver = await (await Scene.disk(t, { storage })).driver();
-  assert.deepEqual(await driver.read(0, 8192), new Uint8Array(8192));
+  sameBytes(await driver.read(0, 8192), new Uint8Array(8192));
   await driver.write(0, bytesOf(1, 16384));
   await driver.discard(4096, 4096);
   await driver.writeZeroes(8192, 512);
   await driver.writeZeroes(12288, 4096, true);
   const expected = bytesOf(1, 16384).fill(0, 4096, 8704).fill(0, 12288);
-  assert.deepEqual(await driver.read(0, 16384), expected);
+  sameBytes(await driver.read(0, 16384), expected);
   storage.resize(512);
   storage.resize(MIB);
-  assert.deepEqual(await driver.read(512, 8192), new Uint8Array(8192));
-  assert.deepEqual(await driver.read(0, 512), expected.slice(0, 512));
+  sameBytes(await driver.read(512, 8192), new Uint8Array(8192));
+  sameBytes(await driver.read(0, 512), expected.slice(0, 512));
 });
 
 test("sizes", () => {

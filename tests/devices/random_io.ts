@@ -1,6 +1,6 @@
-import assert from "node:assert/strict";
 import type { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { Random } from "../support/random.ts";
+import { sameBytes } from "../session/scene.ts";
 
 const DEPTH = 64;
 
@@ -40,7 +40,7 @@ export async function randomIo(driver: BlkDriver, options: RandomIoOptions): Pro
         case 2:
         case 3:
         case 4:
-          assert.deepEqual(await driver.read(position, length), copy.slice(position, position + length));
+          sameBytes(await driver.read(position, length), copy.slice(position, position + length));
           return;
         default: {
           const data = new Uint8Array(random.bytes(length));
@@ -50,6 +50,6 @@ export async function randomIo(driver: BlkDriver, options: RandomIoOptions): Pro
       }
     }));
   }
-  assert.deepEqual(await driver.read(0, driver.size), copy, "in the end, all of it");
+  sameBytes(await driver.read(0, driver.size), copy, "in the end, all of it");
   return copy;
 }

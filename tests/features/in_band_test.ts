@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SplitDriverRing } from "../../src/frontend/mod.ts";
-import { mask, protocolFeatures } from "../../src/protocol/mod.ts";
+import { mask, protocolFeatures, ringFeatures } from "../../src/protocol/mod.ts";
 import { eventually, LIMIT, Scene } from "../session/scene.ts";
 import { echoDevice } from "./echo.ts";
 
@@ -13,6 +13,7 @@ test("a ring without descriptors is kicked, and calls, by messages", LIMIT, asyn
   const errors: number[] = [];
   const frontEnd = await scene.frontEnd({
     protocolFeatures: INBAND,
+    withoutFeatures: mask(ringFeatures.RING_PACKED),
     channel: {
       VRING_CALL: ({ index }) => void calls.push(index),
       VRING_ERR: ({ index }) => void errors.push(index),

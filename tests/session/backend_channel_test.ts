@@ -201,6 +201,24 @@ test("a new channel replaces the old one", LIMIT, async (t) => {
   assert.equal(changes, 0);
 });
 
+test("a channel is closed when another takes its place, and with its session", LIMIT, async (t) => {
+  const { scene } = await growing(t);
+  const frontEnd = await scene.frontEnd();
+  const channels: RawPeer[] = [];
+  for (let i = 0; i < 2; i++) {
+    const [ours, theirs] = socketPair();
+    const channel = RawPeer.on(ours);
+    onEnd(t, () => channel.close());
+    channels.push(channel);
+    await frontEnd.request("SET_BACKEND_REQ_FD", undefined, [theirs]);
+    close(theirs);
+  }
+  await channels[0].end();
+  frontEnd.close();
+  await channels[1].end();
+  assert.deepEqual(scene.log.problems, []);
+});
+
 test("a channel that closes or talks nonsense is given up; the session goes on", LIMIT, async (t) => {
   const { scene, resize } = await growing(t);
   const driver = await scene.driver();

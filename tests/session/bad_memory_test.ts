@@ -51,6 +51,10 @@ const tables: readonly [what: string, regions: readonly MemoryRegion[], said: Re
     [region({ size: 8193n })],
     /region 0x80000000\+0x2001 ends at byte 8193 of its file, which has 8192; touching the rest would end the process$/,
   ],
+  ["exceed their file, after one that does not", [
+    region(),
+    region({ guestAddress: GUEST + 8192n, userAddress: USER + 8192n, size: 12288n }),
+  ], /region 0x80002000\+0x3000 ends at byte 12288 of its file, which has 8192/],
   [
     "start behind their file",
     [region({ mmapOffset: 8192n })],

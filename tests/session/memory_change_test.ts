@@ -6,7 +6,7 @@ import { BlkRequest } from "../../src/devices/blk/mod.ts";
 import { noteDescriptors } from "./descriptors.ts";
 import { GatedStorage } from "./gated_storage.ts";
 import { blk, buffer, header, putRead, sectorSurvives, statusByte } from "./requests.ts";
-import { aWhile, bytesOf, eventually, LIMIT, verify } from "./scene.ts";
+import { aWhile, bytesOf, eventually, LIMIT, sameBytes, verify } from "./scene.ts";
 import { stage } from "./stage.ts";
 
 function region(memory: SharedMemory, moved = 0): MemoryRegion {
@@ -46,6 +46,7 @@ test("a table with one region more, then one less, while requests run", LIMIT, a
   const { scene, frontEnd, memory } = await stage(t, { storage });
   const more = scene.memory(1 << 16, 0x4000_0000);
   const queue = await frontEnd.startQueue(0, memory, { size: 32 });
+  const unchanged = noteDescriptors();
   for (let round = 0; round < 5; round++) {
     const before = [0, 1].map((n) => sectorSurvives(queue, memory, n));
     await setTable(frontEnd, memory, more);
@@ -54,9 +55,10 @@ test("a table with one region more, then one less, while requests run", LIMIT, a
     assert.equal((await blk(queue, more, BlkRequest.OUT, 9, { out: bytes })).status, 0);
     const during = [2, 3].map((n) => sectorSurvives(queue, memory, n));
     await setTable(frontEnd, memory);
-    assert.deepEqual((await blk(queue, memory, BlkRequest.IN, 9, { in: 512 })).data, bytes);
+    sameBytes((await blk(queue, memory, BlkRequest.IN, 9, { in: 512 })).data, bytes);
     assert.deepEqual(await Promise.all([...before, ...during]), [true, true, true, true]);
   }
+  await unchanged();
   assert.deepEqual(scene.log.problems, []);
 });
 
@@ -214,5 +216,5 @@ test("a request may lie across two regions", LIMIT, async (t) => {
     [buffer(status)],
   );
   assert.equal(status.bytes[0], 0);
-  assert.deepEqual((await blk(queue, memory, BlkRequest.IN, 4, { in: 1024 })).data, bytes);
+  sameBytes((await blk(queue, memory, BlkRequest.IN, 4, { in: 1024 })).data, bytes);
 });

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { consume, signal } from "../../ffi/eventfd.ts";
+import { writeBytes } from "../../ffi/fd.ts";
 import { anEvent, brokenPipe, noteDescriptors, oddDescriptors } from "./descriptors.ts";
 import { putRead } from "./requests.ts";
 import { aWhile, LIMIT, verify } from "./scene.ts";
 import { stage } from "./stage.ts";
+import { u64 } from "./wire.ts";
 
 for (const kind of ["a regular file", "a memory file", "a directory"] as const) {
   test(`${kind} cannot be waited for, so it is refused as a kick`, LIMIT, async (t) => {
@@ -158,12 +160,8 @@ test("an event that is full does not hold the device up", LIMIT, async (t) => {
   const { memory, ring: make } = await stage(t);
   const ring = make();
   await ring.start();
-  const { libc } = await import("../../ffi/deno.ts");
-  const { Native } = await import("../../ffi/native.ts");
-  const most = new Native(8);
-  most.set64(0, 0xffff_ffff_ffff_fffdn);
   consume(ring.call);
-  libc.write(ring.call, most.address, 8n);
+  writeBytes(ring.call, u64(0xffff_ffff_ffff_fffdn));
   for (let i = 1; i <= 5; i++) {
     ring.send(putRead(ring, memory, i % 2, i).head);
     await ring.until(i);

@@ -15,9 +15,14 @@ const MESSAGES = 40;
 /** Without PAGEFAULT: its front-end decides when our accesses to memory go on. */
 const PROTOCOL = 0xffff_ffff_ffff_feffn;
 const GPA_ADDRESSES = 1n << 21n;
+const ALL = 0xffff_ffff_ffff_ffffn;
 const NAMES = Object.keys(frontendMessages) as FrontendMessage[];
 /** What sets rings and memory up, so that there is something to go wrong later. */
 const LIKELY = NAMES.filter((name) => /MEM|VRING|FEATURES|STATUS|CONFIG/.test(name));
+
+function random64(random: Random): bigint {
+  return BigInt(random.int(0, 2 ** 32 - 1)) << 32n | BigInt(random.int(0, 2 ** 32 - 1));
+}
 
 /** A payload: noise, or what makes sense as far as its form goes. */
 function payloadOf(random: Random, name: FrontendMessage): Uint8Array {
@@ -48,6 +53,13 @@ function payloadOf(random: Random, name: FrontendMessage): Uint8Array {
     }
     case "memoryRegion":
       return concat(u64(0), region());
+    case "log":
+      return u64(random.pick([0, 1, 8, 4096, 1 << 20]), random.pick([0, 0, 8, 4096]));
+    case "inflight":
+      return concat(
+        u64(random.pick([0, 4096, 65536]), random.pick([0, 0, 8])),
+        u32(small() | random.pick([8, 64, 128]) << 16, 0),
+      );
     case "config": {
       const length = random.int(0, 60);
       return concat(u32(random.int(0, 40), length, small() >> 2), new Uint8Array(random.bytes(length)));
@@ -87,7 +99,11 @@ function begin(random: Random, peer: RawPeer, file: number, event: number): void
 /** Says random things until the back-end has had enough, or everything is said. */
 async function talk(random: Random, peer: RawPeer, odd: Readonly<Record<string, number>>): Promise<number> {
   const all = Object.values(odd);
-  await peer.negotiate(random.pick([PROTOCOL, PROTOCOL & ~GPA_ADDRESSES]));
+  await peer.negotiate(
+    random.pick([PROTOCOL, PROTOCOL & ~GPA_ADDRESSES]),
+    0n,
+    random.pick([undefined, ALL, random64(random)]),
+  );
   if (random.int(0, 1) === 0) begin(random, peer, random.pick([odd.noise, odd.zeros]), odd["an event"]);
   for (let said = 0; said < MESSAGES; said++) {
     const name = random.pick(random.int(0, 3) === 0 ? NAMES : LIKELY);

@@ -122,13 +122,17 @@ export class RawPeer {
     assert.equal(message === "end" ? message : message.name, "end");
   }
 
-  /** Negotiates: all features of the device, the usual ones of ring and protocol, or the given ones of the latter. */
-  async negotiate(protocol: bigint = USUAL_PROTOCOL, without = 0n): Promise<void> {
+  /** Negotiates: the usual features of protocol and ring and all of the device; or those given, if they are offered. */
+  async negotiate(
+    protocol: bigint = USUAL_PROTOCOL,
+    without = 0n,
+    wanted: bigint = USUAL_FEATURES,
+  ): Promise<void> {
     const features = await this.number("GET_FEATURES");
     const offered = await this.number("GET_PROTOCOL_FEATURES");
     this.say("SET_PROTOCOL_FEATURES", u64(offered & protocol));
     this.say("SET_OWNER");
-    this.say("SET_FEATURES", u64(features & USUAL_FEATURES & ~without));
+    this.say("SET_FEATURES", u64(features & wanted & ~without));
   }
 
   /** Leaves. */

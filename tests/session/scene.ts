@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -129,11 +130,19 @@ export function bytesOf(seed: number, length: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(new Random(seed).bytes(length));
 }
 
+/** Compares bytes, of which there may be millions: a difference is named by its place, and nothing more is shown. */
+export function sameBytes(actual: Uint8Array, expected: Uint8Array, what = "bytes"): void {
+  assert.equal(actual.length, expected.length, `${what}: number`);
+  if (Buffer.compare(actual, expected) === 0) return;
+  const at = actual.findIndex((byte, i) => byte !== expected[i]);
+  assert.fail(`${what}: byte ${at} of ${actual.length} is ${actual[at]}, expected ${expected[at]}`);
+}
+
 /** Writes to a disk and reads it back, twice at different places. */
 export async function verify(driver: BlkDriver, seed: number): Promise<void> {
   for (const [position, length] of [[0, 512], [8192, 12288]]) {
     const data = bytesOf(seed, length);
     await driver.write(position, data);
-    assert.deepEqual(await driver.read(position, length), data);
+    sameBytes(await driver.read(position, length), data);
   }
 }

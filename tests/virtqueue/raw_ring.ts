@@ -61,8 +61,7 @@ export class RawRing {
 
   /** The device, from index `base` on. */
   device(options: Partial<RingOptions> = {}): SplitRing {
-    const { eventIdx = false, indirect = true, base = 0 } = options;
-    this.#added = base;
+    this.#added = options.base ?? 0;
     const at = (offset: number) => {
       const region = this.memory.findUser(offset, 1);
       if (region === undefined) throw new RangeError(`no region at ${offset}`);
@@ -72,7 +71,7 @@ export class RawRing {
       this.memory,
       this.size,
       { descriptor: at(DESCRIPTORS), available: at(AVAILABLE), used: at(USED) },
-      { eventIdx, indirect, base },
+      { eventIdx: false, indirect: true, base: 0, ...options },
     );
   }
 
