@@ -26,10 +26,12 @@ import type { Queue, QueueHandler } from "./device.ts";
 /** Requests handled before other rings get their turn. */
 const BATCH = 128;
 /**
- * Bytes of requests after which the driver is shown what was returned, though more is there: it then works on that while
- * the device goes on. Fewer would cost more notifications, more would leave the driver waiting.
+ * While a batch takes long, the driver is shown in between what was returned: it then works on that while the device goes
+ * on. Fewer notifications than that cost the driver time, more cost us. How often the clock is read is bounded by bytes, as
+ * reading it takes half as long as the smallest request.
  */
-const SHOW_BYTES = 32768;
+const SHOW_AFTER = 0.01; // ms
+const BYTES_PER_CHECK = 32768;
 /** Flag of SET_VRING_ADDR: writes to the used ring are logged. */
 const LOG_RING = 1;
 /** How often a ring without a kick descriptor is looked at, ms. */
@@ -368,9 +370,8 @@ export class Vring implements Queue, Looker {
 
   /** Takes nothing new until {@link resume}. Returns a promise of everything under way having completed, if there is any. */
   quiesce(): Promise<void> | undefined {
-    if (this.#pending === 0) return undefined;
     this.#paused = true;
-    return new Promise((resolve) => this.#idlers.push(resolve));
+    return this.#pending === 0 ? undefined : new Promise((resolve) => this.#idlers.push(resolve));
   }
 
   /** Ends {@link quiesce}. */
@@ -453,15 +454,17 @@ export class Vring implements Queue, Looker {
     }
     ring.suppress();
     try {
-      for (let n = 0, bytes = 0; n < BATCH; n++) {
+      for (let n = 0, bytes = 0, shown = 0; n < BATCH; n++) {
         const chain = ring.pop();
         if (chain === null) break;
         bytes += chain.readable.byteLength + chain.writable.byteLength;
         this.#handle(ring, chain);
-        if (bytes >= SHOW_BYTES) {
-          bytes = 0;
-          this.#publish(ring);
-        }
+        if (bytes < BYTES_PER_CHECK) continue;
+        bytes = 0;
+        const now = performance.now();
+        if (shown > 0 && now - shown < SHOW_AFTER) continue;
+        if (shown > 0) this.#publish(ring);
+        shown = now;
       }
     } catch (error) {
       if (error instanceof IotlbMiss) this.#wait(error);

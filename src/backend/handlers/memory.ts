@@ -104,12 +104,10 @@ function iotlbMessage(state: SessionState, message: Iotlb): void | Promise<void>
   }
   const invalidate = (): void => {
     if (state.iotlb.invalidate(iova, size)) state.memoryChanged();
+    for (const vring of state.vrings) vring.resume();
   };
-  // The answer says that nothing uses the range any more, also no request that is under way.
+  // The answer says that nothing uses the range any more: no request that is under way, on any ring.
   const pending = state.vrings.flatMap((vring) => vring.quiesce() ?? []);
   if (pending.length === 0) return invalidate();
-  return Promise.all(pending).then(() => {
-    invalidate();
-    for (const vring of state.vrings) vring.resume();
-  });
+  return Promise.all(pending).then(invalidate);
 }
