@@ -12,9 +12,10 @@ import { littleEndian, Native } from "./native.ts";
 const EPOLL_CLOEXEC = 0o2000000;
 const ADD = 1;
 const DELETE = 2;
+const MODIFY = 3;
 
 /** Events of `epoll_ctl(2)`. */
-export const EpollEvent = { IN: 1, OUT: 4, ERR: 8, HUP: 0x10, EDGE: 0x80000000 } as const;
+export const EpollEvent = { IN: 1, OUT: 4, ERR: 8, HUP: 0x10, ONE_SHOT: 0x40000000 } as const;
 
 // The kernel packs struct epoll_event on x86-64 only.
 const EVENT_SIZE = arch === "x86_64" ? 12 : 16;
@@ -35,11 +36,24 @@ export class Epoll {
    * @throws {OsError} EPERM for a regular file, EEXIST when it is in the set already
    */
   add(fd: number, events: number = EpollEvent.IN): void {
+    this.#control(ADD, fd, events);
+  }
+
+  /**
+   * Waits for other events of a descriptor in the set; arms a one-shot anew.
+   *
+   * @throws {OsError} ENOENT when it is not in the set
+   */
+  modify(fd: number, events: number): void {
+    this.#control(MODIFY, fd, events);
+  }
+
+  #control(operation: number, fd: number, events: number): void {
     this.#events.view.setUint32(0, events >>> 0, littleEndian);
     this.#events.view.setUint32(DATA_OFFSET, fd, littleEndian);
     this.#events.view.setUint32(DATA_OFFSET + 4, 0, littleEndian);
     check(
-      libc.epoll_ctl(this.fd, ADD, fd, this.#events.address),
+      libc.epoll_ctl(this.fd, operation, fd, this.#events.address),
       "epoll_ctl",
       () => `waiting for descriptor ${fd}`,
     );

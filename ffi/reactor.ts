@@ -9,6 +9,9 @@ import { startSleeper } from "./deno.ts";
 import { Epoll, EpollEvent } from "./epoll.ts";
 import { eventfd, signal } from "./eventfd.ts";
 import { close } from "./fd.ts";
+import { NAP, Pace } from "./pace.ts";
+
+const ONCE = EpollEvent.IN | EpollEvent.ONE_SHOT;
 
 /**
  * Work that announces itself in shared memory, where looking costs nanoseconds and being told costs tens of
@@ -21,24 +24,18 @@ export interface Looker {
   idle(): boolean;
 }
 
-/** How long one turn may keep the event loop from timers, signals and other promises, ms. */
+/** How long one turn may keep the event loop from timers, signals and other promises, ms. A nap comes on top. */
 const TURN = 1;
 /** Looks between two readings of the clock, which costs ten looks. */
 const LOOKS_PER_CHECK = 16;
 /** Clock readings between two questions to the kernel for other descriptors. */
 const CHECKS_PER_POLL = 16;
-/** The shortest time worth looking, ms. */
-const SHORTEST = 0.004;
-/** After how many sleeps looking is tried again: at first, and at last when it never pays. */
-const FIRST_PROBE = 8;
-const LAST_PROBE = 1024;
 
 /**
  * One wait set, one sleeping thread, any number of sessions.
  *
- * While there is work, the isolate finds it by itself; when there is none, it sleeps in `Atomics.waitAsync` and the
- * event loop is free. How long it looks before it sleeps adapts: it doubles when looking found work, up to the ceiling,
- * and halves when it did not, down to nothing.
+ * While there is work, the isolate finds it by itself: it looks at shared memory, or naps in the kernel. When there is
+ * none, it sleeps in `Atomics.waitAsync` and the event loop is free. {@link Pace} decides.
  */
 export class Reactor {
   static #shared: Reactor | undefined;
@@ -48,21 +45,30 @@ export class Reactor {
     return this.#shared ??= new Reactor();
   }
 
-  /** Ceiling of the time spent looking, ms. 0 turns looking off. */
-  pollCeiling = 0.05;
-
   readonly #epoll = new Epoll();
   readonly #callbacks = new Map<number, () => void>();
   readonly #awake: Looker[] = [];
-  #window = 0;
-  /** Times slept since looking was given up, and how many there will be before it is tried again. */
-  #sleeps = 0;
-  #probeAfter = 0;
-  /** When work was last found, where looking goes on from one turn into the next; 0 otherwise. */
-  #lastWork = 0;
+  readonly #pace = new Pace(0.05);
+  /** When work was last found or announced; -1 for never. */
+  #lastWork = -1;
+  /** Whether it has looked since. */
   #looked = false;
+  /** Whether it has napped or slept since. */
+  #slept = false;
+  /** Whether to nap next. */
+  #napping = false;
+  /** Requests that complete by way of the event loop. */
+  #outside = 0;
   #running = false;
   #cell: Int32Array | undefined;
+
+  /** Ceiling of the time spent looking, ms. 0 turns looking off. */
+  get pollCeiling(): number {
+    return this.#pace.ceiling;
+  }
+  set pollCeiling(value: number) {
+    this.#pace.ceiling = value;
+  }
 
   /** Told of an exception in a callback, which is a mistake of whoever wrote that. The other callbacks go on. */
   onError: (error: unknown) => void = (error) => console.error("vhost-user: a callback failed:", error);
@@ -116,6 +122,19 @@ export class Reactor {
     if (at >= 0) this.#awake.splice(at, 1);
   }
 
+  /**
+   * A request was taken that the event loop has to complete, such as one whose handler has returned a promise: until
+   * {@link completed}, the loop must not stand still.
+   */
+  deferred(): void {
+    this.#outside++;
+  }
+
+  /** Ends {@link deferred}. */
+  completed(): void {
+    this.#outside--;
+  }
+
   /** Makes the loop go round once more, when it waits. */
   #interrupt(): void {
     if (this.#cell === undefined) return;
@@ -127,10 +146,9 @@ export class Reactor {
     const shared = new SharedArrayBuffer(12);
     const cell = this.#cell = new Int32Array(shared);
     const stop = eventfd();
-    // Edge-triggered: one wake-up for each change of the inner set. Nothing need be armed again, and what is not
-    // handled yet does not make the sleeping thread spin.
+    // One-shot: the thread is woken only while the isolate sleeps, not while it looks or naps.
     const outer = new Epoll();
-    outer.add(this.#epoll.fd, EpollEvent.IN | EpollEvent.EDGE);
+    outer.add(this.#epoll.fd, ONCE);
     outer.add(stop);
     startSleeper(outer.fd, shared);
     while (this.#callbacks.size > 0) {
@@ -138,6 +156,7 @@ export class Reactor {
       if (this.#turn()) {
         await new Promise<void>((resolve) => setImmediate(resolve));
       } else {
+        outer.modify(this.#epoll.fd, ONCE);
         const wait = Atomics.waitAsync(cell, 0, seen);
         if (wait.async) await wait.value;
       }
@@ -153,68 +172,73 @@ export class Reactor {
     this.#start();
   }
 
-  /** Handles what is ready, looks a while. Returns whether to come back soon rather than sleep. */
+  /** Handles what is ready, looks a while, naps a while. Returns whether to come back soon rather than sleep. */
   #turn(): boolean {
-    const start = performance.now();
-    let worked = this.#dispatch();
-    let lastWork = worked || this.#lastWork === 0 ? start : this.#lastWork;
-    let looked = !worked && this.#looked;
-    this.#lastWork = 0;
-    this.#looked = false;
-    if (this.#awake.length === 0) return worked;
-    if (this.#window === 0 && ++this.#sleeps >= this.#probeAfter) this.#window = this.pollCeiling;
-    const window = Math.min(this.#window, this.pollCeiling);
-    let now = start;
+    const end = performance.now() + TURN;
+    let ready = this.#dispatch(0);
+    while (true) {
+      if (this.#awake.length > 0) {
+        if (this.#look(end)) return true;
+        const came = this.#arm();
+        this.#napping = !came && this.#pace.naps;
+        this.#slept = !came;
+        if (performance.now() >= end) return came || this.#napping;
+        if (came) continue;
+      }
+      // What was just handled may go on in promises, and what handlers promise needs the event loop.
+      if (!this.#napping || this.#outside > 0) return ready;
+      this.#napping = false;
+      ready = this.#dispatch(NAP);
+      this.#pace.napped(ready);
+      if (this.#awake.length === 0) return ready;
+    }
+  }
+
+  /** Looks until there was nothing for as long as it may pay. Returns true when the turn is over before that. */
+  #look(end: number): boolean {
+    const pace = this.#pace;
+    let now = performance.now();
+    // Whoever wakes a looker has something for it.
+    if (this.#slept) pace.slept(now - this.#lastWork);
+    if (this.#slept || this.#lastWork < 0) this.#lastWork = now;
+    this.#slept = false;
     for (let checks = 1;; checks++) {
+      const window = pace.window;
       let found = false;
       for (let i = 0; i < LOOKS_PER_CHECK; i++) {
         let any = false;
         for (let k = 0; k < this.#awake.length; k++) any = this.#awake[k].look() || any;
-        if (any) found = true;
-        else if (window === 0) break;
+        if (any && !found) {
+          found = true;
+          if (this.#looked) pace.lookPaid(now - this.#lastWork);
+          this.#looked = false;
+        } else if (window === 0) break;
       }
       now = performance.now();
-      if (found) {
-        if (looked) this.#paid();
-        looked = false;
-        lastWork = now;
-      } else {
-        looked = true;
-        if (now - lastWork >= window) break;
-      }
-      if (now - start >= TURN) {
-        this.#lastWork = lastWork;
-        this.#looked = looked;
-        return true;
-      }
-      if (checks % CHECKS_PER_POLL === 0 && this.#dispatch()) lastWork = now;
+      if (found) this.#lastWork = now;
+      else if (now - this.#lastWork >= window) break;
+      else this.#looked = true;
+      if (now >= end) return true;
+      if (checks % CHECKS_PER_POLL === 0) this.#dispatch(0);
     }
-    if (window > 0) this.#inVain();
+    if (this.#looked) pace.lookedInVain();
+    this.#looked = false;
+    return false;
+  }
+
+  /** Asks to be told of what is new. Returns whether something came in before that. */
+  #arm(): boolean {
+    let came = false;
     for (let k = this.#awake.length - 1; k >= 0; k--) {
       const looker = this.#awake[k];
-      if (looker.idle()) worked = true;
+      if (looker.idle()) came = true;
       else if (this.#awake[k] === looker) this.#awake.splice(k, 1);
     }
-    return worked;
+    return came;
   }
 
-  /** Looking found work that sleeping would have found much later. */
-  #paid(): void {
-    this.#window = Math.min(this.pollCeiling, Math.max(SHORTEST, this.#window * 2));
-    this.#probeAfter = FIRST_PROBE;
-  }
-
-  /** Nothing came while looking. Tried anew now and then, ever more rarely. */
-  #inVain(): void {
-    this.#window /= 2;
-    if (this.#window >= SHORTEST) return;
-    this.#window = 0;
-    this.#sleeps = 0;
-    this.#probeAfter = Math.min(LAST_PROBE, Math.max(FIRST_PROBE, this.#probeAfter * 2));
-  }
-
-  #dispatch(): boolean {
-    const n = this.#epoll.wait(0);
+  #dispatch(timeout: number): boolean {
+    const n = this.#epoll.wait(timeout);
     for (let i = 0; i < n; i++) {
       // A callback before this one may have closed this descriptor.
       const callback = this.#callbacks.get(this.#epoll.ready[i]);

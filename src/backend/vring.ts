@@ -493,10 +493,13 @@ export class Vring implements Queue, Looker {
 
   #completeLater(ring: Ring, chain: Chain, pending: Promise<unknown>): void {
     chain.pin();
-    this.#pending++;
+    if (this.#pending++ === 0) this.#context.reactor.deferred();
     pending.catch((error) => this.#context.onRequestError(this, error)).then(() => {
       chain.unpin();
-      if (--this.#pending === 0) { for (const idle of this.#idlers.splice(0)) idle(); }
+      if (--this.#pending === 0) {
+        this.#context.reactor.completed();
+        for (const idle of this.#idlers.splice(0)) idle();
+      }
       if (ring !== this.#ring) {
         if (this.#pending === 0) this.#drained();
         return;

@@ -45,14 +45,19 @@ test("what is not taken is listed again, what is taken is not", { timeout: 5000 
   assert.deepEqual(ready(epoll), []);
 });
 
-test("by edge, each ringing is listed once", { timeout: 5000 }, (t) => {
+test("a one-shot is listed once, until it is armed anew", { timeout: 5000 }, (t) => {
   const epoll = waitSet(t);
   const fd = owned(t, eventfd());
-  epoll.add(fd, EpollEvent.IN | EpollEvent.EDGE);
+  const once = EpollEvent.IN | EpollEvent.ONE_SHOT;
+  epoll.add(fd, once);
   signal(fd);
   assert.deepEqual([ready(epoll), ready(epoll)], [[fd], []]);
   signal(fd);
-  assert.deepEqual(ready(epoll), [fd]);
+  assert.deepEqual(ready(epoll), []);
+  epoll.modify(fd, once);
+  assert.deepEqual([ready(epoll), ready(epoll)], [[fd], []]);
+  const other = owned(t, eventfd());
+  assert.throws(() => epoll.modify(other, once), { name: "OsError", call: "epoll_ctl", code: "ENOENT" });
 });
 
 test("a set can be waited for as well", { timeout: 5000 }, (t) => {
