@@ -11,6 +11,8 @@ import { connectUnix } from "./stream.ts";
 
 /** Options of {@linkcode Guest}; all have defaults. */
 export interface GuestOptions {
+  /** Which QEMU; `qemu`, the system's, by default. */
+  emulator?: "qemu" | "qemu11";
   /** Memory in MiB; 256 by default. */
   memory?: number;
   /** Processors; 1 by default. */
@@ -95,7 +97,7 @@ export class Guest {
     const dir = tempDir(scope);
     const [consoleLog, agentSocket, monitorSocket] = ["console", "agent", "qmp"].map((n) => join(dir, n));
     closeSync(openSync(consoleLog, "w"));
-    const qemu = Child.start(scope, peerPath("qemu"), [
+    const qemu = Child.start(scope, peerPath(options.emulator ?? "qemu"), [
       ...machineArguments(options),
       ...["-serial", `file:${consoleLog}`, "-serial", `unix:${agentSocket},server=on,wait=off`],
       ...["-qmp", `unix:${monitorSocket},server=on,wait=off`],

@@ -25,6 +25,8 @@ const moduleFolders = [
 const peers = {
   /** The system emulator, a front-end of every device. */
   "qemu": () => which("qemu-system-x86_64"),
+  /** QEMU 11, which Debian's stable releases do not have yet. */
+  "qemu11": () => firstFile([join(peersDir, "qemu11/qemu-system-x86_64")], constants.X_OK),
   /** Reads and writes through QEMU's block layer. */
   "qemu-io": () => which("qemu-io"),
   /** Copies, compares and times disks through QEMU's block layer. */
