@@ -9,10 +9,13 @@ import { Child } from "./process.ts";
 import { type Json, Qmp, type QmpEvent } from "./qmp.ts";
 import { connectUnix } from "./stream.ts";
 
+/** The name of a QEMU among the peers. */
+export type Emulator = "qemu" | "qemu11";
+
 /** Options of {@linkcode Guest}; all have defaults. */
 export interface GuestOptions {
   /** Which QEMU; `qemu`, the system's, by default. */
-  emulator?: "qemu" | "qemu11";
+  emulator?: Emulator;
   /** Memory in MiB; 256 by default. */
   memory?: number;
   /** Processors; 1 by default. */
