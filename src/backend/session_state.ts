@@ -190,7 +190,7 @@ export class SessionState {
         logAddress: (address) => this.#logAddress(address),
         onMiss: (vring, miss) => this.#iotlbMisses.ask(vring, miss),
         notifyInBand: (vring, message) => this.#notifyInBand(vring, message),
-        onLive: () => this.flushConfigChange(),
+        onRunning: () => this.flushConfigChange(),
         onRequestError: (vring, error) =>
           this.log("warning", `a request on ring ${vring.index} failed`, error),
         onBroken: (vring, error) => this.#onBroken(vring, error),
@@ -300,12 +300,12 @@ export class SessionState {
     this.configChanged();
   }
 
-  /** Whether front-end and driver are up, so that something may be sent to them. */
+  /**
+   * Whether front-end and driver are up, so that something may be sent to them: a ring is started and enabled. The device
+   * status does not say it: with most of QEMU's devices it never gets to DRIVER_OK.
+   */
   #up(): boolean {
-    if (!this.vrings.some((vring) => vring.started)) return false;
-    return this.negotiated("STATUS")
-      ? (this.status & BigInt(DeviceStatus.DRIVER_OK)) !== 0n
-      : this.vrings.some((vring) => vring.live);
+    return this.vrings.some((vring) => vring.active);
   }
 
   /** The configuration space, or the status, has changed: tells the front-end, now or as soon as it is up. */

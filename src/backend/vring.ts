@@ -68,8 +68,8 @@ export interface VringContext {
   features(): bigint;
   /** A handler failed; the request was completed all the same. */
   onRequestError(vring: Vring, error: unknown): void;
-  /** The first request since the ring was started has come: front-end and driver are up. */
-  onLive(): void;
+  /** A ring has begun to run: the front-end can be told something. */
+  onRunning(): void;
   /** An address is missing in the IOTLB. The ring waits for {@link Vring.retry}, or for {@link Vring.fail}. */
   onMiss(vring: Vring, miss: IotlbMiss): void;
   /** Where a running ring records requests in flight; `undefined` when it does not. */
@@ -94,8 +94,6 @@ export interface VringContext {
 export class Vring implements Queue, Looker {
   /** Number in the device. */
   readonly index: number;
-  /** Whether at least one request was taken since it was started. */
-  live = false;
   readonly #context: VringContext;
   readonly #handler: QueueHandler;
   #size = 0;
@@ -147,6 +145,11 @@ export class Vring implements Queue, Looker {
   /** Whether SET_VRING_KICK has started it. */
   get started(): boolean {
     return this.#started;
+  }
+
+  /** Whether it is started and enabled: it runs, unless it is broken or waits for an address. */
+  get active(): boolean {
+    return this.#started && this.#enabled;
   }
 
   #accepted(feature: RingFeature): boolean {
@@ -328,6 +331,7 @@ export class Vring implements Queue, Looker {
     this.#running = true;
     if (this.#call >= 0) signal(this.#call);
     this.#context.reactor.wake(this);
+    this.#context.onRunning();
   }
 
   #resolveOrWait(address: VringAddress): RingPlace | undefined {
@@ -448,10 +452,6 @@ export class Vring implements Queue, Looker {
     if (ring === undefined || !this.#running || this.#missing >= 0 || this.#paused || !ring.available()) {
       return false;
     }
-    if (!this.live) {
-      this.live = true;
-      this.#context.onLive();
-    }
     ring.suppress();
     try {
       for (let n = 0, bytes = 0, shown = 0; n < BATCH; n++) {
@@ -562,7 +562,6 @@ export class Vring implements Queue, Looker {
     this.#started = false;
     this.#broken = this.#lost = this.#inBand = false;
     this.#missing = -1;
-    this.live = false;
     return base;
   }
 

@@ -123,7 +123,7 @@ export const frontendMessages = {
   GET_STATUS: { id: 40, payload: "none", reply: "u64", requires: "STATUS" },
   GET_SHARED_OBJECT: {
     id: 41,
-    payload: "uuid",
+    payload: "requestedUuid",
     reply: "none",
     replyFds: [0, 1],
     requires: "SHARED_OBJECT",

@@ -200,6 +200,8 @@ export interface PayloadTypes {
   inflight: Inflight;
   /** 16 bytes, RFC 4122 order. */
   uuid: Uint8Array;
+  /** The same, or `undefined` where it was left out: QEMU (11.1) asks for a shared object without saying which. */
+  requestedUuid: Uint8Array | undefined;
   /** {@link DeviceState}. */
   deviceState: DeviceState;
   /** {@link DeviceStateReply}. */
@@ -318,6 +320,25 @@ const addedRegion: Codec<MemoryRegion | undefined> = {
   },
 };
 
+const uuid: Codec<Uint8Array> = mapped(
+  structure<{ uuid: Uint8Array }>({ uuid: bytes(16) }),
+  ({ uuid }) => uuid,
+  (uuid) => ({ uuid }),
+);
+
+const requestedUuid: Codec<Uint8Array | undefined> = {
+  minimum: 0,
+  maximum: uuid.maximum,
+  encode: (value) => value === undefined ? new Uint8Array(0) : uuid.encode(value),
+  decode: (payload) => {
+    if (payload.length === 0) return undefined;
+    if (payload.length < uuid.minimum) {
+      throw new FieldError("payload", `${uuid.minimum} bytes, or none`, `${payload.length} bytes`);
+    }
+    return uuid.decode(payload);
+  },
+};
+
 const configHeader = new Struct<{ offset: number; size: number; flags: number }>(
   { offset: u32, size: u32, flags: u32 },
   nativeEndianness,
@@ -389,11 +410,8 @@ export const payloads: { readonly [K in keyof PayloadTypes]: Codec<PayloadTypes[
       if (value.queueSize === 0) throw new FieldError("queue size", "more than 0", 0);
     },
   ),
-  uuid: mapped(
-    structure<{ uuid: Uint8Array }>({ uuid: bytes(16) }),
-    ({ uuid }) => uuid,
-    (uuid) => ({ uuid }),
-  ),
+  uuid,
+  requestedUuid,
   deviceState: structure<DeviceState>({ direction: u32, phase: u32 }, (value) => {
     checkOneOf("direction", value.direction, [0, 1]);
     checkOneOf("phase", value.phase, [0]);

@@ -173,6 +173,14 @@ test("shared objects are announced, withdrawn, looked up and handed out", LIMIT,
   assert.equal(none.fds.length, 0);
 });
 
+test("who does not say which shared object gets none, and is served on", LIMIT, async (t) => {
+  const { scene, frontEnd } = await open(t);
+  const { fds } = await frontEnd.request("GET_SHARED_OBJECT", undefined);
+  assert.equal(fds.length, 0);
+  await scene.log.problem(/does not say which/);
+  assert.equal((await frontEnd.request("GET_QUEUE_NUM", undefined)).value, 1n);
+});
+
 test("a doorbell page is given and taken away", LIMIT, async (t) => {
   const stage = await open(t);
   await run(stage);

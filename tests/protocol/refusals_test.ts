@@ -118,6 +118,7 @@ for (const length of [9, 39]) {
     new RegExp(`^payload must be 40 bytes, or 8 during postcopy, got ${length} bytes$`),
   );
 }
+refuses("requestedUuid", "a part of one", "00*15", /^payload must be 16 bytes, or none, got 15 bytes$/);
 refuses("addedRegion", "size 0", "00*40", /^region size must be more than 0/);
 
 refuses("log", "an end beyond 2^64", `${page} ${top}`, /^log offset must be .* within 64 bits/);
@@ -214,6 +215,11 @@ test("eight zero bytes added are no region, but the acknowledgement of postcopy"
   assert.deepEqual(payloads.addedRegion.encode(undefined), hex(zero));
 });
 
+test("QEMU asks for a shared object without saying which", { timeout: 5000 }, () => {
+  assert.equal(payloads.requestedUuid.decode(new Uint8Array(0)), undefined);
+  assert.deepEqual(payloads.requestedUuid.encode(undefined), new Uint8Array(0));
+});
+
 test("crosvm's 32 regions are understood", { timeout: 5000 }, () => {
   const regions = payloads.memoryRegions.decode(
     hex(`20 00*7 ${`${zero} ${page} ${zero} ${zero} `.repeat(32)}`),
@@ -259,6 +265,7 @@ const sizes: { readonly [K in keyof PayloadTypes]: readonly [number, number] } =
   vringArea: [24, 24],
   inflight: [24, 24],
   uuid: [16, 16],
+  requestedUuid: [0, 16],
   deviceState: [8, 8],
   deviceStateReply: [8, 8],
   shmemMapping: [40, 40],

@@ -72,6 +72,7 @@ const arbitraries: { readonly [K in keyof PayloadTypes]: fc.Arbitrary<PayloadTyp
     queueSize: Math.max(1, queueSize),
   })),
   uuid: bytesOf(16),
+  requestedUuid: fc.option(bytesOf(16), { nil: undefined }),
   deviceState: fc.record({ direction: fc.constantFrom(0, 1), phase: fc.constant(0) }, plain),
   deviceStateReply: fc.record({ error: u8, noDescriptor: fc.boolean() }, plain),
   shmemMapping: fc.tuple(u8, ranges, fc.boolean()).map(([shmid, { start, other, length }, writable]) => ({

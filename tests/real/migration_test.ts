@@ -1,15 +1,48 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { tempDir } from "../support/cleanup.ts";
-import { Guest } from "../support/guest.ts";
+import { type Emulator, Guest, type GuestOptions } from "../support/guest.ts";
 import { MIB, newImage } from "../support/image.ts";
+import { migrate } from "../support/migration.ts";
 import { type OurBackend, startDisk } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
 
+/** Which QEMU, what the disk is told, how the guest moves, and what the trace of the disk that takes over shows. */
+interface Case {
+  readonly name: string;
+  readonly emulator: Emulator;
+  readonly props?: string;
+  readonly postcopy?: boolean;
+  readonly seen?: readonly RegExp[];
+}
+
+const cases: readonly Case[] = [
+  { name: "precopy", emulator: "qemu" },
+  { name: "precopy with packed rings", emulator: "qemu", props: ",packed=on" },
+  { name: "postcopy", emulator: "qemu", postcopy: true },
+  {
+    name: "precopy with its requests in flight",
+    emulator: "qemu11",
+    props: ",inflight-migration=on",
+    seen: [
+      /^→ SET_PROTOCOL_FEATURES .*GET_VRING_BASE_INFLIGHT/m,
+      // The buffer comes from the source: nobody has asked here for a new one.
+      /^(?!.*→ GET_INFLIGHT_FD).*→ SET_INFLIGHT_FD .*\+1 fd/s,
+    ],
+  },
+  {
+    name: "precopy with packed rings and their requests in flight",
+    emulator: "qemu11",
+    props: ",packed=on,inflight-migration=on",
+    seen: [/^(?!.*→ GET_INFLIGHT_FD).*→ SET_INFLIGHT_FD .*\+1 fd/s],
+  },
+  { name: "postcopy", emulator: "qemu11", postcopy: true, seen: [/^→ POSTCOPY_LISTEN/m, /^→ POSTCOPY_END/m] },
+];
+
 /** A guest with a disk of ours; two with the same differ in their socket only. */
-function machine(socket: string, props: string, incoming = false): Parameters<typeof Guest.start>[1] {
+function machine({ emulator, props = "" }: Case, socket: string, incoming = false): GuestOptions {
   return {
+    emulator,
     modules: ["virtio_blk"],
     devices: [
       ...["-chardev", `socket,id=c0,path=${socket}`],
@@ -17,25 +50,6 @@ function machine(socket: string, props: string, incoming = false): Parameters<ty
     ],
     ...incoming ? { incoming: "defer" } : {},
   };
-}
-
-/** Moves a guest and waits until it runs at the other end. */
-async function migrate(from: Guest, to: Guest, socket: string, postcopy: boolean): Promise<void> {
-  if (postcopy) {
-    const capabilities = [{ capability: "postcopy-ram", state: true }];
-    for (const guest of [from, to]) await guest.qmp("migrate-set-capabilities", { capabilities });
-    // So slow that the first pass cannot end before the switch.
-    await from.qmp("migrate-set-parameters", { "max-bandwidth": 8 * MIB });
-  }
-  await to.qmp("migrate-incoming", { uri: `unix:${socket}` });
-  await from.qmp("migrate", { uri: `unix:${socket}` });
-  if (postcopy) {
-    await sleep(500);
-    await from.qmp("migrate-start-postcopy");
-    await from.qmp("migrate-set-parameters", { "max-postcopy-bandwidth": 0 });
-  }
-  await from.waitStatus("completed", "query-migrate", 30_000);
-  await to.waitStatus("running");
 }
 
 /**
@@ -67,39 +81,35 @@ const VERIFY = `
   cat /tmp/w/count
 `;
 
-for (
-  const [name, props, postcopy] of [
-    ["precopy", "", false],
-    ["precopy with packed rings", ",packed=on", false],
-    ["postcopy", "", true],
-  ] as const
-) {
-  realTest(`a guest that writes moves to another QEMU and back: ${name}`, ["qemu", "guest"], {
+for (const each of cases) {
+  const { name, emulator, postcopy = false, seen = [] } = each;
+  realTest(`a guest that writes moves to another ${emulator} and back: ${name}`, [emulator, "guest"], {
     timeout: 120_000,
   }, async (t) => {
     const folder = tempDir(t);
     const file = newImage(t, 16 * MIB);
     const backends: OurBackend[] = [];
     const backend = async (): Promise<OurBackend> => {
-      const disk = await startDisk(t, { file });
+      const disk = await startDisk(t, { file, args: ["--trace"] });
       backends.push(disk);
       return disk;
     };
-    let guest = await Guest.start(t, machine((await backend()).socket, props));
+    let guest = await Guest.start(t, machine(each, (await backend()).socket));
     await guest.run(WRITER);
     await guest.waitFor("[ $(cat /tmp/w/count 2>/dev/null || echo 0) -gt 10 ]");
     for (const step of [1, 2]) {
       const before = Number(await guest.run("cat /tmp/w/count"));
-      const target = await Guest.start(t, machine((await backend()).socket, props, true));
+      const target = await Guest.start(t, machine(each, (await backend()).socket, true));
       await migrate(guest, target, join(folder, `migration${step}`), postcopy);
       await guest.stop();
       guest = target;
       // It goes on there.
       await guest.waitFor(`[ $(cat /tmp/w/count) -gt ${before + 10} ]`, 20_000);
+      for (const pattern of seen) assert.match(backends[step].child.output, pattern);
     }
     const written = Number(await guest.run(VERIFY, 60_000));
     assert.ok(written > 30, `${written} blocks were written and verified`);
     await guest.stop();
-    for (const each of backends) await each.checkUnharmed();
+    for (const backend of backends) await backend.checkUnharmed();
   });
 }

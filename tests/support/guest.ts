@@ -9,8 +9,13 @@ import { Child } from "./process.ts";
 import { type Json, Qmp, type QmpEvent } from "./qmp.ts";
 import { connectUnix } from "./stream.ts";
 
+/** The name of a QEMU among the peers. */
+export type Emulator = "qemu" | "qemu11";
+
 /** Options of {@linkcode Guest}; all have defaults. */
 export interface GuestOptions {
+  /** Which QEMU; `qemu`, the system's, by default. */
+  emulator?: Emulator;
   /** Memory in MiB; 256 by default. */
   memory?: number;
   /** Processors; 1 by default. */
@@ -95,7 +100,7 @@ export class Guest {
     const dir = tempDir(scope);
     const [consoleLog, agentSocket, monitorSocket] = ["console", "agent", "qmp"].map((n) => join(dir, n));
     closeSync(openSync(consoleLog, "w"));
-    const qemu = Child.start(scope, peerPath("qemu"), [
+    const qemu = Child.start(scope, peerPath(options.emulator ?? "qemu"), [
       ...machineArguments(options),
       ...["-serial", `file:${consoleLog}`, "-serial", `unix:${agentSocket},server=on,wait=off`],
       ...["-qmp", `unix:${monitorSocket},server=on,wait=off`],

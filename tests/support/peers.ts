@@ -1,3 +1,4 @@
+import { constants } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -7,6 +8,10 @@ import { firstFile, which } from "./path.ts";
 /** The directory `scripts/guest/build` writes to. */
 export const guestDir: string = process.env.VHOST_GUEST_DIR ??
   join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "vhost-user", "guest");
+
+/** The directory `scripts/unpack-peers` writes to. */
+const peersDir: string = process.env.VHOST_PEERS_DIR ??
+  join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "vhost-user", "peers");
 
 /** Where distributions put QEMU's loadable parts. */
 const moduleFolders = [
@@ -20,6 +25,8 @@ const moduleFolders = [
 const peers = {
   /** The system emulator, a front-end of every device. */
   "qemu": () => which("qemu-system-x86_64"),
+  /** QEMU 11, which Debian's stable releases do not have yet. */
+  "qemu11": () => firstFile([join(peersDir, "qemu11/qemu-system-x86_64")], constants.X_OK),
   /** Reads and writes through QEMU's block layer. */
   "qemu-io": () => which("qemu-io"),
   /** Copies, compares and times disks through QEMU's block layer. */
@@ -36,6 +43,14 @@ const peers = {
   "uml": () => which("linux.uml"),
   /** The initramfs for User-Mode Linux. */
   "uml-guest": () => firstFile([join(guestDir, "uml.cpio")]),
+  /** The reference back-end for file systems. */
+  "virtiofsd": () => which("virtiofsd"),
+  /** A back-end for networks. */
+  "passt": () => which("passt"),
+  /** DPDK's program for tests, a back-end for networks; its libraries lie beside it. */
+  "testpmd": () => firstFile([join(peersDir, "dpdk/usr/bin/dpdk-testpmd")], constants.X_OK),
+  /** A back-end for sockets. */
+  "vhost-device-vsock": () => firstFile([join(peersDir, "vsock/usr/bin/vhost-device-vsock")], constants.X_OK),
 } satisfies Record<string, () => string | undefined>;
 
 /** The name of something the tests need from outside. */

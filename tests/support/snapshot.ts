@@ -7,7 +7,10 @@ import { guestDir, peerPath } from "./peers.ts";
 import { run } from "./process.ts";
 
 /** What a guest from a snapshot may choose; the rest is the snapshot's. */
-export type RestoreOptions = Pick<GuestOptions, "memory" | "smp" | "cmdline" | "machine" | "memoryBackend">;
+export type RestoreOptions = Pick<
+  GuestOptions,
+  "emulator" | "memory" | "smp" | "cmdline" | "machine" | "memoryBackend"
+>;
 
 /**
  * Starts a guest from a snapshot taken just after boot: 0.2 s instead of 2. Every module is loaded and there
@@ -52,7 +55,7 @@ async function snapshotOf(scope: Scope, shape: GuestOptions): Promise<string> {
 
 /** Says which guests fit a snapshot: the same emulator, the same files, the same machine. */
 async function keyOf(shape: GuestOptions): Promise<string> {
-  const { stdout } = await run(peerPath("qemu"), ["--version"]);
+  const { stdout } = await run(peerPath(shape.emulator ?? "qemu"), ["--version"]);
   const version = readFileSync(join(guestDir, "version"), "utf8");
   const text = JSON.stringify([stdout, version, machineArguments(shape)]);
   return createHash("sha256").update(text).digest("hex").slice(0, 16);

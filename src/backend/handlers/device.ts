@@ -44,7 +44,10 @@ export function deviceHandlers(state: SessionState): Handlers<typeof frontendMes
       behaviour.setGpuSocket(fds.take() as number);
     },
     GET_SHARED_OBJECT: (uuid) => {
-      const fd = behaviour.sharedObject?.(uuid);
+      if (uuid === undefined) {
+        state.log("warning", "GET_SHARED_OBJECT: the front-end does not say which, so it gets none");
+      }
+      const fd = uuid === undefined ? undefined : behaviour.sharedObject?.(uuid);
       return new Reply<void>(undefined, fd === undefined ? [] : [fd]);
     },
     GET_SHMEM_CONFIG: () => {

@@ -46,7 +46,6 @@ export function negotiationHandlers(state: SessionState): Handlers<typeof fronte
     SET_STATUS: (status) => {
       if (status > 0xffn) throw new FieldError("status", "8 bits", status);
       state.status = status;
-      state.flushConfigChange();
     },
     GET_STATUS: () => state.status,
     RESET_DEVICE: () => resetDevice(state),
