@@ -10,67 +10,129 @@ import { RingError } from "../virtqueue/ring.ts";
 import type { BackChannel } from "./back_channel.ts";
 import type { Vring } from "./vring.ts";
 
-/**
- * How long after the acknowledgement of a miss its update may still be on the way, ms: the two come on different sockets.
- */
-const GRACE = 50;
+/** How long to wait before a question is asked again that was acknowledged without an entry, ms: at first and at most. */
+const FIRST_DELAY = 1;
+const LAST_DELAY = 1000;
+/** From which delay on somebody should be told. */
+const TELL_AFTER = 100;
 
-/** The questions that are open in a session. The rings that wait for them do not hold up anything else. */
+/** What is asked for, and who waits for it. */
+interface Question {
+  readonly iova: number;
+  readonly access: number;
+  /** The ways in which rings waited when it was asked: what is answered is answered to them. */
+  asked: Map<Vring, IotlbMiss>;
+  /** Rings that came to wait since then. The answer may be from before what they wait for was there. */
+  joined: Map<Vring, IotlbMiss>;
+  delay: number;
+  timer: ReturnType<typeof setTimeout> | undefined;
+}
+
+/**
+ * The questions that are open in a session. A ring that waits holds up nothing else. It goes on by an update, and by nothing
+ * else ({@link Vring.retry}); it fails when the front-end says no, and at no time of ours.
+ *
+ * Question, acknowledgement, update and invalidation go over two sockets, so an acknowledgement does not say what the IOTLB
+ * has now: the entry may have come and gone again before the ring has looked, or be on its way still. Then it is asked anew.
+ */
 export class IotlbMisses {
   readonly #channel: BackChannel;
   readonly #iotlb: () => Iotlb;
-  readonly #log: (text: string, error: unknown) => void;
-  /** Rings that wait, by address and access that was asked for; until the front-end acknowledges the question. */
-  readonly #open = new Map<string, Set<Vring>>();
+  readonly #warn: (text: string) => void;
+  readonly #open = new Map<string, Question>();
+  #closed = false;
 
   /** No questions. */
-  constructor(channel: BackChannel, iotlb: () => Iotlb, log: (text: string, error: unknown) => void) {
+  constructor(channel: BackChannel, iotlb: () => Iotlb, warn: (text: string) => void) {
     this.#channel = channel;
     this.#iotlb = iotlb;
-    this.#log = log;
+    this.#warn = warn;
   }
 
-  /** Asks for an entry; a question that is open already is not asked again. */
+  /** Asks for what a ring waits for. */
   ask(vring: Vring, miss: IotlbMiss): void {
-    const key = `${miss.iova}:${miss.access}`;
-    const waiting = this.#open.get(key);
-    if (waiting !== undefined) {
-      waiting.add(vring);
+    const { iova, access } = miss;
+    const key = `${iova}:${access}`;
+    let question = this.#open.get(key);
+    if (question === undefined) {
+      question = { iova, access, asked: new Map(), joined: new Map(), delay: FIRST_DELAY, timer: undefined };
+      this.#open.set(key, question);
+    } else if (question.timer === undefined) {
+      question.joined.set(vring, miss);
       return;
     }
-    const asking = new Set([vring]);
-    this.#open.set(key, asking);
-    void this.#ask(key, miss, asking);
+    question.joined.set(vring, miss);
+    void this.#send(key, question);
   }
 
-  async #ask(key: string, miss: IotlbMiss, waiting: ReadonlySet<Vring>): Promise<void> {
-    const message = (type: number): IotlbMessage => ({
-      iova: BigInt(miss.iova),
-      size: 0n,
-      userAddress: 0n,
-      permission: miss.access,
-      type,
-    });
-    let failure: Error | undefined;
-    try {
-      await this.#channel.requestEarly("IOTLB_MSG", message(IotlbType.MISS)).finally(() =>
-        this.#open.delete(key)
-      );
-      await new Promise((resolve) => setTimeout(resolve, GRACE));
-      // Since then it may have come and gone again, and a ring may have asked anew.
-      if (this.#open.has(key)) return;
-      const entry = this.#iotlb().lookup(miss.iova);
-      if (entry === undefined) {
-        failure = new RingError(`the IOMMU maps nothing at 0x${miss.iova.toString(16)}`);
-      } else if ((entry.permission & miss.access) === 0) {
-        const right = miss.access === Access.WRITE ? "writing" : "reading";
-        failure = new RingError(`the IOMMU does not allow ${right} at 0x${miss.iova.toString(16)}`);
-        await this.#channel.requestEarly("IOTLB_MSG", message(IotlbType.ACCESS_FAIL));
-      }
-    } catch (error) {
-      this.#log("the front-end did not take an IOTLB message", error);
-      failure ??= error as Error;
-    }
-    if (failure !== undefined) { for (const vring of waiting) vring.fail(miss.iova, failure); }
+  /** Forgets all questions: the session is over. */
+  close(): void {
+    this.#closed = true;
+    for (const { timer } of this.#open.values()) clearTimeout(timer);
+    this.#open.clear();
   }
+
+  async #send(key: string, question: Question): Promise<void> {
+    clearTimeout(question.timer);
+    question.timer = undefined;
+    question.asked = new Map([...waiting(question.asked), ...waiting(question.joined)]);
+    question.joined = new Map();
+    let refusal: unknown;
+    try {
+      await this.#channel.requestEarly("IOTLB_MSG", message(IotlbType.MISS, question));
+    } catch (error) {
+      refusal = error;
+    }
+    if (this.#closed) return;
+    if (refusal !== undefined) this.#fail(question, refusal);
+    const joined = waiting(question.joined).length > 0;
+    if (joined) question.delay = FIRST_DELAY;
+    if (joined) return void this.#send(key, question);
+    if (waiting(question.asked).length === 0) return void this.#open.delete(key);
+    this.#askLater(key, question);
+  }
+
+  #askLater(key: string, question: Question): void {
+    const { iova, access, delay } = question;
+    if (delay < TELL_AFTER && delay * 2 >= TELL_AFTER) {
+      this.#warn(
+        `the front-end acknowledges that the IOTLB lacks 0x${iova.toString(16)} for ${right(access)}, ` +
+          "but sends no entry; a ring waits for it",
+      );
+    }
+    question.delay = Math.min(delay * 2, LAST_DELAY);
+    question.timer = setTimeout(() => {
+      if (waiting(question.asked).length > 0) void this.#send(key, question);
+      else this.#open.delete(key);
+    }, delay);
+  }
+
+  /** The front-end has said no: the rings that the question was asked for break. */
+  #fail(question: Question, refusal: unknown): void {
+    const { iova, access } = question;
+    const address = `0x${iova.toString(16)}`;
+    const entry = this.#iotlb().lookup(iova);
+    const what = entry === undefined ? "maps nothing" : `does not allow ${right(access)}`;
+    const reason = refusal instanceof Error ? refusal.message : String(refusal);
+    const error = new RingError(`the IOMMU ${what} at ${address} (${reason})`);
+    const failed = waiting(question.asked);
+    for (const [vring, miss] of failed) vring.fail(miss, error);
+    if (entry === undefined || failed.length === 0) return;
+    // QEMU has no use for it, and answers that.
+    this.#channel.requestEarly("IOTLB_MSG", message(IotlbType.ACCESS_FAIL, question)).catch(() => {});
+  }
+}
+
+/** Those that still wait, and in the same way. */
+function waiting(rings: ReadonlyMap<Vring, IotlbMiss>): [Vring, IotlbMiss][] {
+  return [...rings].filter(([vring, miss]) => vring.missing === miss);
+}
+
+function message(type: number, { iova, access }: Question): IotlbMessage {
+  return { iova: BigInt(iova), size: 0n, userAddress: 0n, permission: access, type };
+}
+
+function right(access: number): string {
+  if (access === Access.READ) return "reading";
+  return access === Access.WRITE ? "writing" : "reading and writing";
 }

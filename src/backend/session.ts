@@ -58,7 +58,7 @@ export class Session {
     else state.log("info", "the front-end has left");
     this.#unwatch();
     const unfinished = state.vrings.map((vring) => vring.close()).filter((each) => each !== undefined);
-    state.channel.close();
+    state.closeChannel();
     state.transfer?.cancel();
     state.postcopy.end();
     state.migrationLog.close();

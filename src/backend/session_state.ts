@@ -157,7 +157,7 @@ export class SessionState {
     this.#iotlbMisses = new IotlbMisses(
       this.channel,
       () => this.iotlb,
-      (text, error) => this.log("warning", text, error),
+      (text) => this.log("warning", text),
     );
     const sizes = new Map<number, number>();
     this.windows = new SharedWindows(sizes, this.channel);
@@ -181,7 +181,7 @@ export class SessionState {
       new Vring(index, handler, {
         reactor,
         space: () => this.#iommu() ?? this.memory,
-        locate: (address, length) => this.#locate(address, length),
+        locate: (address, length, access) => this.#locate(address, length, access),
         hasMemory: () => this.memory.regions.length > 0,
         features: () => this.features,
         inflight: (vring) => this.inflight?.region(vring.index, vring.size),
@@ -241,9 +241,23 @@ export class SessionState {
     return this.accepted("ACCESS_PLATFORM") ? this.iotlb : undefined;
   }
 
-  /** The IOTLB has a new entry: rings that wait may go on. */
-  iotlbChanged(): void {
-    for (const vring of this.vrings) vring.retry();
+  /** The IOTLB has a new entry: rings that wait for it go on. */
+  iotlbUpdated(): void {
+    for (const vring of this.vrings) {
+      const { missing } = vring;
+      if (missing !== undefined && this.iotlb.has(missing)) vring.retry();
+    }
+  }
+
+  /** A ring has stopped. While all do, QEMU does not tell what its IOMMU unmaps: nothing that is known can be relied on. */
+  vringStopped(): void {
+    if (!this.vrings.some((vring) => vring.started)) this.iotlb.clear();
+  }
+
+  /** The session is over: asks the front-end for nothing more. */
+  closeChannel(): void {
+    this.#iotlbMisses.close();
+    this.channel.close();
   }
 
   /** The entries that the front-end has given. */
@@ -252,12 +266,12 @@ export class SessionState {
   }
 
   /** Where a part of a ring is (vhost-user, "Ring addresses"): its address is of the front-end, the guest or the IOMMU. */
-  #locate(address: bigint, length: number): VringPart | undefined {
+  #locate(address: bigint, length: number, access: number): VringPart | undefined {
     const segments = new Segments();
     const at = Number(address);
     const iommu = this.#iommu();
     if (iommu !== undefined) {
-      if (!iommu.append(segments, at, length, true)) return undefined;
+      if (!iommu.resolve(segments, at, length, access)) return undefined;
       return segments.contiguous() ?? scattered(segments);
     }
     if (this.negotiated("GPA_ADDRESSES")) {

@@ -10,7 +10,7 @@ import type { Collage } from "../../ffi/mapping.ts";
 import type { Looker, Reactor } from "../../ffi/reactor.ts";
 import type { AddressSpace } from "../memory/address_space.ts";
 import type { DirtyLog } from "../memory/dirty_log.ts";
-import { IotlbMiss } from "../memory/iotlb.ts";
+import { Access, IotlbMiss } from "../memory/iotlb.ts";
 import { FieldError } from "../protocol/error.ts";
 import { has, type RingFeature, ringFeatures } from "../protocol/features.ts";
 import type { VringAddress } from "../protocol/payloads.ts";
@@ -57,9 +57,10 @@ export interface VringContext {
   /**
    * Where a part of a ring is; `undefined` when it is not within one region of guest memory.
    *
+   * @param access what is done there, of {@link Access}
    * @throws {IotlbMiss} when the IOTLB does not say
    */
-  locate(address: bigint, length: number): VringPart | undefined;
+  locate(address: bigint, length: number, access: number): VringPart | undefined;
   /** Whether there is guest memory at all. */
   hasMemory(): boolean;
   /** Waiting. */
@@ -103,8 +104,9 @@ export class Vring implements Queue, Looker {
   #enabled = false;
   #started = false;
   #broken = false;
-  /** The address that it waits for an entry of the IOTLB for; -1 for none. */
-  #missing = -1;
+  #missing: IotlbMiss | undefined;
+  /** Whether an entry of the IOTLB under the ring itself has gone: until it is found again nothing of it is touched. */
+  #displaced = false;
   /** Lets what is under way complete, for an IOTLB entry that goes away. */
   #paused = false;
   readonly #idlers: (() => void)[] = [];
@@ -140,6 +142,11 @@ export class Vring implements Queue, Looker {
   /** The features that the driver accepted. */
   get features(): bigint {
     return this.#context.features();
+  }
+
+  /** What it waits for an entry of the IOTLB for. Each time that it comes to wait this is another object. */
+  get missing(): IotlbMiss | undefined {
+    return this.#missing;
   }
 
   /** Whether SET_VRING_KICK has started it. */
@@ -252,8 +259,8 @@ export class Vring implements Queue, Looker {
     if (error >= 0) setNonblocking(error);
   }
 
-  #part(name: string, address: bigint, length: number): VringPart {
-    const part = this.#context.locate(address, length);
+  #part(name: string, address: bigint, length: number, access: number): VringPart {
+    const part = this.#context.locate(address, length, access);
     if (part === undefined) {
       const range = `0x${address.toString(16)}+${length}`;
       throw new RingError(
@@ -263,21 +270,27 @@ export class Vring implements Queue, Looker {
     return part;
   }
 
-  #resolve(address: VringAddress): VringPlace {
-    const packed = this.#accepted("RING_PACKED");
-    const bytes = packed
+  /** Bytes of each part. */
+  get #bytes(): { descriptor: number; available: number; used: number } {
+    return this.#accepted("RING_PACKED")
       ? packedRingSizes(this.#size)
       : splitRingSizes(this.#size, this.#accepted("EVENT_IDX"));
+  }
+
+  #resolve(address: VringAddress): VringPlace {
+    const packed = this.#accepted("RING_PACKED");
+    const bytes = this.#bytes;
+    const { READ, WRITE } = Access;
     const found: VringPart[] = [];
     try {
       for (
-        const [name, at, length, alignment] of [
-          ["descriptor table", address.descriptor, bytes.descriptor, 4],
-          ["available ring", address.available, bytes.available, packed ? 4 : 2],
-          ["used ring", address.used, bytes.used, 4],
+        const [name, at, length, alignment, access] of [
+          ["descriptor table", address.descriptor, bytes.descriptor, 4, packed ? READ | WRITE : READ],
+          ["available ring", address.available, bytes.available, packed ? 4 : 2, READ],
+          ["used ring", address.used, bytes.used, 4, WRITE],
         ] as const
       ) {
-        const part = this.#part(name, at, length);
+        const part = this.#part(name, at, length, access);
         found.push(part);
         if ((part.region.bufferOffset + part.offset) % alignment !== 0) {
           throw new RingError(`ring ${this.index}: ${name} is not aligned in its file`);
@@ -337,7 +350,8 @@ export class Vring implements Queue, Looker {
   #resolveOrWait(address: VringAddress): RingPlace | undefined {
     try {
       const place = this.#resolve(address);
-      this.#missing = -1;
+      this.#missing = undefined;
+      this.#displaced = false;
       return this.#adopt(place);
     } catch (error) {
       if (!(error instanceof IotlbMiss)) throw error;
@@ -347,29 +361,42 @@ export class Vring implements Queue, Looker {
   }
 
   #wait(miss: IotlbMiss): void {
-    this.#missing = miss.iova;
+    this.#missing = miss;
     this.#context.reactor.rest(this);
     this.#context.onMiss(this, miss);
   }
 
-  /** The IOTLB has changed: goes on, if the ring was waiting for that. */
+  /** The IOTLB has what the ring waits for: it goes on. */
   retry(): void {
-    if (this.#missing < 0) return;
-    this.#missing = -1;
+    this.#missing = undefined;
     try {
       if (this.#ring === undefined) this.activate();
-      else this.memoryChanged();
+      else if (this.#displaced) this.memoryChanged();
     } catch (error) {
       this.#break(error);
     }
-    if (this.#running && this.#missing < 0) this.#context.reactor.wake(this);
+    if (this.#running && this.#missing === undefined) this.#context.reactor.wake(this);
   }
 
-  /** The address that the ring waits for does not exist. */
-  fail(iova: number, error: Error): void {
-    if (this.#missing !== iova) return;
-    this.#missing = -1;
+  /** What the ring waits for does not exist. Nothing happens if it no longer waits in this way. */
+  fail(miss: IotlbMiss, error: Error): void {
+    if (this.#missing !== miss) return;
+    this.#missing = undefined;
     this.#break(error);
+  }
+
+  /** Entries of the IOTLB have gone: the ring, where it lies behind them, is looked up again. */
+  iotlbChanged(iova: number, size: number): void {
+    const address = this.#address;
+    if (this.#ring === undefined || address === undefined) return;
+    const bytes = this.#bytes;
+    for (const part of ["descriptor", "available", "used"] as const) {
+      const at = Number(address[part]);
+      if (at < iova + size && iova < at + bytes[part]) {
+        this.#displaced = true;
+        return this.memoryChanged();
+      }
+    }
   }
 
   /** Takes nothing new until {@link resume}. Returns a promise of everything under way having completed, if there is any. */
@@ -449,9 +476,7 @@ export class Vring implements Queue, Looker {
   /** Takes and handles requests. Returns whether there were any. */
   look(): boolean {
     const ring = this.#ring;
-    if (ring === undefined || !this.#running || this.#missing >= 0 || this.#paused || !ring.available()) {
-      return false;
-    }
+    if (ring === undefined || !this.#running || this.#waits || !ring.available()) return false;
     ring.suppress();
     try {
       for (let n = 0, bytes = 0, shown = 0; n < BATCH; n++) {
@@ -476,8 +501,12 @@ export class Vring implements Queue, Looker {
 
   /** Asks for kicks. Returns true when something came in meanwhile. */
   idle(): boolean {
-    return this.#running && this.#missing < 0 && !this.#paused && this.#ring !== undefined &&
-      this.#ring.arm();
+    return this.#running && !this.#waits && this.#ring !== undefined && this.#ring.arm();
+  }
+
+  /** Whether it must not be touched for now, because of the IOTLB. */
+  get #waits(): boolean {
+    return this.#missing !== undefined || this.#paused || this.#displaced;
   }
 
   #handle(ring: Ring, chain: Chain): void {
@@ -518,7 +547,7 @@ export class Vring implements Queue, Looker {
   }
 
   #publish(ring: Ring): void {
-    if (this.#lost) return;
+    if (this.#lost || this.#displaced) return;
     const wanted = ring.publish();
     if (ring.log !== undefined) this.#context.logged();
     if (!wanted) return;
@@ -560,8 +589,12 @@ export class Vring implements Queue, Looker {
     if (this.#place !== undefined) this.#release(this.#place);
     this.#place = undefined;
     this.#started = false;
-    this.#broken = this.#lost = this.#inBand = false;
-    this.#missing = -1;
+    this.#broken =
+      this.#lost =
+      this.#inBand =
+      this.#displaced =
+        false;
+    this.#missing = undefined;
     return base;
   }
 
@@ -581,6 +614,7 @@ export class Vring implements Queue, Looker {
   close(): Promise<void> | undefined {
     this.#deactivate();
     this.#dropKick();
+    this.#missing = undefined;
     this.#ring = undefined;
     if (this.#place !== undefined) this.#release(this.#place);
     this.#place = undefined;

@@ -30,7 +30,7 @@ export class IotlbMiss extends Error {
   override readonly name = "IotlbMiss";
   /** The address. */
   readonly iova: number;
-  /** {@link Access} that is needed. */
+  /** {@link Access} that is needed; the sum of both for what is read and written. */
   readonly access: number;
 
   /** A miss. */
@@ -57,9 +57,10 @@ const MAX_ENTRIES = 65536;
 export class Iotlb implements AddressSpace {
   readonly #memory: GuestMemory;
   readonly #find: (address: number) => Place | undefined;
+  /** By the order in which they came. */
   readonly #entries = new Map<number, IotlbEntry>();
-  /** Entries in the order of their addresses; made anew when it is looked for after a change. */
-  #sorted: IotlbEntry[] | undefined;
+  /** The same by the order of their addresses. */
+  readonly #sorted: IotlbEntry[] = [];
 
   /**
    * An empty IOTLB.
@@ -85,39 +86,44 @@ export class Iotlb implements AddressSpace {
     return this.#entries.size;
   }
 
-  /** Adds an entry; it replaces what it overlaps. */
+  /** Adds an entry; what it overlaps goes away whole, and is asked for again. */
   update(entry: IotlbEntry): void {
     this.invalidate(entry.iova, entry.size);
     if (this.#entries.size >= MAX_ENTRIES) {
-      const oldest = this.#entries.keys().next().value;
-      if (oldest !== undefined) this.#entries.delete(oldest);
+      const [oldest] = this.#entries.values();
+      this.invalidate(oldest.iova, oldest.size);
     }
     this.#entries.set(entry.iova, entry);
-    this.#sorted = undefined;
+    this.#sorted.splice(this.#after(entry.iova), 0, entry);
   }
 
   /** Removes every entry that shares an address with a range. Returns whether there were any. */
   invalidate(iova: number, size: number): boolean {
-    let found = false;
-    for (const entry of this.#entries.values()) {
-      if (entry.iova < iova + size && iova < entry.iova + entry.size) {
-        this.#entries.delete(entry.iova);
-        found = true;
-      }
+    const [from, to] = this.#range(iova, size);
+    for (const entry of this.#sorted.splice(from, to - from)) this.#entries.delete(entry.iova);
+    return to > from;
+  }
+
+  /** Whether an entry says something else of an address than those that are there: another place, or fewer rights. */
+  contradicts({ iova, size, address, permission }: IotlbEntry): boolean {
+    const [from, to] = this.#range(iova, size);
+    for (let i = from; i < to; i++) {
+      const known = this.#sorted[i];
+      if (known.address - known.iova !== address - iova) return true;
+      if ((known.permission & ~permission) !== 0) return true;
     }
-    if (found) this.#sorted = undefined;
-    return found;
+    return false;
   }
 
   /** Removes all entries. */
   clear(): void {
     this.#entries.clear();
-    this.#sorted = undefined;
+    this.#sorted.length = 0;
   }
 
-  /** The entry that has an address, or `undefined`. */
-  lookup(iova: number): IotlbEntry | undefined {
-    const sorted = this.#sorted ??= [...this.#entries.values()].sort((a, b) => a.iova - b.iova);
+  /** Number of entries that start at an address or before. */
+  #after(iova: number): number {
+    const sorted = this.#sorted;
     let low = 0;
     let high = sorted.length;
     while (low < high) {
@@ -125,8 +131,26 @@ export class Iotlb implements AddressSpace {
       if (sorted[middle].iova <= iova) low = middle + 1;
       else high = middle;
     }
-    const entry = sorted[low - 1];
+    return low;
+  }
+
+  /** The entries that share an address with a range, as places in {@link #sorted}. */
+  #range(iova: number, size: number): [from: number, to: number] {
+    if (size <= 0) return [0, 0];
+    const from = this.#after(iova) - (this.lookup(iova) === undefined ? 0 : 1);
+    return [from, Math.max(from, this.#after(iova + size - 1))];
+  }
+
+  /** The entry that has an address, or `undefined`. */
+  lookup(iova: number): IotlbEntry | undefined {
+    const entry = this.#sorted[this.#after(iova) - 1];
     return entry !== undefined && iova < entry.iova + entry.size ? entry : undefined;
+  }
+
+  /** Whether there is now what was missed. */
+  has({ iova, access }: IotlbMiss): boolean {
+    const entry = this.lookup(iova);
+    return entry !== undefined && (entry.permission & access) === access;
   }
 
   /**
@@ -136,12 +160,16 @@ export class Iotlb implements AddressSpace {
    * @throws {IotlbMiss} when an entry is missing, or lacks the right
    */
   append(segments: Segments, iova: number, length: number, writable: boolean): boolean {
-    const access = writable ? Access.WRITE : Access.READ;
+    return this.resolve(segments, iova, length, writable ? Access.WRITE : Access.READ);
+  }
+
+  /** {@link append} by what is needed, of {@link Access}. */
+  resolve(segments: Segments, iova: number, length: number, access: number): boolean {
     let at = iova;
     let left = length;
     while (left > 0) {
       const entry = this.lookup(at);
-      if (entry === undefined || (entry.permission & access) === 0) throw new IotlbMiss(at, access);
+      if (entry === undefined || (entry.permission & access) !== access) throw new IotlbMiss(at, access);
       const within = at - entry.iova;
       const found = this.#find(entry.address + within);
       if (found === undefined) return false;

@@ -5,6 +5,7 @@
  */
 
 import type { RegionSource } from "../../memory/guest_memory.ts";
+import type { IotlbEntry } from "../../memory/iotlb.ts";
 import type { Region } from "../../memory/region.ts";
 import { FieldError } from "../../protocol/error.ts";
 import type { frontendMessages } from "../../protocol/messages.ts";
@@ -85,15 +86,26 @@ export function memoryHandlers(state: SessionState): Handlers<typeof frontendMes
 /** The largest address that a number holds exactly, and one more: ranges of a whole address space end here. */
 const END = 2 ** 53;
 
+/**
+ * Entries come and go. What a request that is under way may use goes only when that has completed: the answer says that
+ * nothing uses it any more.
+ *
+ * @throws {FieldError}
+ */
 function iotlbMessage(state: SessionState, message: Iotlb): void | Promise<void> {
   const iova = plain("iova", message.iova);
-  const size = Math.min(Number(message.size), END - iova);
   if (message.type === IotlbType.UPDATE) {
-    if (size === 0) throw new FieldError("size", "more than 0", 0);
-    const address = plain("user address", message.userAddress);
-    state.iotlb.update({ iova, size, address, permission: message.permission });
-    state.iotlbChanged();
-    return;
+    const entry = iotlbEntry(iova, message);
+    const update = (): void => {
+      state.iotlb.update(entry);
+      state.iotlbUpdated();
+    };
+    // An entry is often sent twice. One that says something else takes the old one away.
+    if (!state.iotlb.contradicts(entry)) return update();
+    return unused(state, () => {
+      update();
+      for (const vring of state.vrings) vring.iotlbChanged(iova, entry.size);
+    });
   }
   if (message.type !== IotlbType.INVALIDATE) {
     throw new FieldError(
@@ -102,12 +114,27 @@ function iotlbMessage(state: SessionState, message: Iotlb): void | Promise<void>
       message.type,
     );
   }
-  const invalidate = (): void => {
-    if (state.iotlb.invalidate(iova, size)) state.memoryChanged();
+  // All 2^64 addresses are a size of 0, as 64 bits cannot count them.
+  const size = message.size === 0n ? END - iova : Math.min(Number(message.size), END - iova);
+  return unused(state, () => {
+    state.iotlb.invalidate(iova, size);
+    for (const vring of state.vrings) vring.iotlbChanged(iova, size);
+  });
+}
+
+/** Changes the IOTLB once no request uses it, and lets the rings go on. */
+function unused(state: SessionState, change: () => void): void | Promise<void> {
+  const finish = (): void => {
+    change();
     for (const vring of state.vrings) vring.resume();
   };
-  // The answer says that nothing uses the range any more: no request that is under way, on any ring.
   const pending = state.vrings.flatMap((vring) => vring.quiesce() ?? []);
-  if (pending.length === 0) return invalidate();
-  return Promise.all(pending).then(invalidate);
+  if (pending.length === 0) return finish();
+  return Promise.all(pending).then(finish);
+}
+
+function iotlbEntry(iova: number, { size, userAddress, permission }: Iotlb): IotlbEntry {
+  if (size === 0n) throw new FieldError("size", "more than 0", 0);
+  const address = plain("user address", userAddress);
+  return { iova, size: Math.min(Number(size), END - iova), address, permission };
 }

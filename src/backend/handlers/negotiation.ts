@@ -75,6 +75,7 @@ function setFeatures(state: SessionState, features: bigint): void {
 function resetDevice(state: SessionState): void | Promise<void> {
   const finish = (): void => {
     for (const vring of state.vrings) vring.reset();
+    state.vringStopped();
     state.features = 0n;
     state.status = 0n;
     state.windows.forget();

@@ -57,6 +57,7 @@ function stopVring(state: SessionState, index: number): VringState | Promise<Vri
   }
   const finish = (num: number): VringState => {
     vring.setCall(-1);
+    state.vringStopped();
     return { index, num };
   };
   const base = vring.stop();
