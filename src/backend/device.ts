@@ -52,6 +52,8 @@ export interface OwnedQueue extends Queue {
   complete(chain: Chain): void;
   /** Shows the driver what was completed, and tells it, without waiting for the end of the turn. */
   publish(): void;
+  /** Has {@link QueueOwner.work} called soon, whether there is a chain or not: for work that had to wait. */
+  wake(): void;
 }
 
 /**

@@ -508,11 +508,11 @@ export class Vring implements OwnedQueue, Looker {
     let worked = false;
     if (this.#missing < 0 && (this.#more || (this.#dry && ring.available()))) {
       worked = true;
-      this.#dry = false;
+      this.#dry = this.#more = false;
       this.#nowLive();
       ring.suppress();
       try {
-        this.#more = owner.work?.(this) === true;
+        if (owner.work?.(this) === true) this.#more = true;
       } catch (error) {
         this.#break(error);
       }
@@ -605,6 +605,13 @@ export class Vring implements OwnedQueue, Looker {
   publish(): void {
     this.#hidden = false;
     if (this.#handed !== undefined) this.#publish(this.#handed);
+  }
+
+  /** {@link OwnedQueue.wake}. */
+  wake(): void {
+    if (this.#handed === undefined) return;
+    this.#more = true;
+    this.#context.reactor.wake(this);
   }
 
   /** Asks for kicks. Returns true when something came in meanwhile. */
