@@ -112,7 +112,9 @@ export class Reactor {
 
   /** Starts looking: something has come, or may have. */
   wake(looker: Looker): void {
-    if (!this.#awake.includes(looker)) this.#awake.push(looker);
+    // The loop does not wait while it has one to look at.
+    if (this.#awake.includes(looker)) return;
+    this.#awake.push(looker);
     this.#interrupt();
   }
 

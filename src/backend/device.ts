@@ -31,6 +31,90 @@ export interface Queue {
  */
 export type QueueHandler = (chain: Chain, queue: Queue) => unknown;
 
+/**
+ * A ring in the hands of its device, from {@link QueueOwner.start} to {@link QueueOwner.stop}. All of it is synchronous and
+ * allocates nothing. Outside that time there is never a chain, and what is completed is ignored: a device need not know
+ * whether its ring runs.
+ */
+export interface OwnedQueue extends Queue {
+  /**
+   * Takes the next chain that the driver has made available. It is the device's, and its memory stays mapped, until it is
+   * completed or the ring stops.
+   *
+   * @returns the chain, or `null` when there is none; {@link QueueOwner.work} is called as soon as there is one again
+   */
+  take(): Chain | null;
+  /**
+   * Gives a chain back with {@link Chain.written} bytes. The driver sees it, together with others of the same turn, when the
+   * back-end next looks at the ring: at once when that is busy, or at {@link publish}. A chain that is not the device's
+   * any more is ignored.
+   */
+  complete(chain: Chain): void;
+  /** Shows the driver what was completed, and tells it, without waiting for the end of the turn. */
+  publish(): void;
+  /** Has {@link QueueOwner.work} called soon, whether there is a chain or not: for work that had to wait. */
+  wake(): void;
+}
+
+/**
+ * A device that works on a ring by itself, in place of a {@link QueueHandler}: one that delivers to the driver when it has
+ * something (received frames, input, console output), that wants its requests by the burst, or that keeps some for long.
+ *
+ * Chains that the device still holds when the ring stops are taken back. Where all were completed in the order in which
+ * they were taken, the held ones are simply available again to whoever runs the ring next; otherwise a position cannot
+ * say which they are, and they are given back with nothing written. A device for which that is not right completes them
+ * in {@link stop}.
+ *
+ * @example A device that sends the driver the time, once a second
+ * ```ts
+ * import { defineDevice, type OwnedQueue, type QueueOwner } from "@vhost/user";
+ *
+ * class Clock implements QueueOwner {
+ *   #queue?: OwnedQueue;
+ *   start(queue: OwnedQueue) {
+ *     this.#queue = queue;
+ *   }
+ *   stop() {
+ *     this.#queue = undefined;
+ *   }
+ *   tick() {
+ *     const chain = this.#queue?.take();
+ *     if (!chain) return; // Nobody listens, or not fast enough.
+ *     chain.write(new TextEncoder().encode(new Date().toISOString()));
+ *     this.#queue?.complete(chain);
+ *   }
+ * }
+ *
+ * export const clock = defineDevice({
+ *   type: 3,
+ *   connect() {
+ *     const owner = new Clock();
+ *     const timer = setInterval(() => owner.tick(), 1000);
+ *     return { queues: [owner, (chain) => chain.read()], disconnected: () => clearInterval(timer) };
+ *   },
+ * });
+ * ```
+ */
+export interface QueueOwner {
+  /** The ring runs: `queue` works from now on. Called before anything can be taken. */
+  start?(queue: OwnedQueue): void;
+  /**
+   * There is a chain after {@link OwnedQueue.take} had found none, and the first time after {@link start} that there is
+   * one; or this function has asked to be called again. Chains that it leaves are no reason to call it again.
+   *
+   * An exception breaks the ring: it stands still until the driver resets it.
+   *
+   * @returns whether to be called again soon: `true` after a good number of chains, so that other rings get their turn
+   */
+  work?(queue: OwnedQueue): boolean | void;
+  /**
+   * The ring does not run any more: it was stopped, disabled or found broken, the front-end has left, or guest memory
+   * changes, after which {@link start} follows at once. Chains can be completed for the last time, unless the front-end has
+   * left, and must be forgotten.
+   */
+  stop?(queue: OwnedQueue): void;
+}
+
 /** A device's configuration space. */
 export interface ConfigSpace {
   /**
@@ -49,8 +133,8 @@ export interface ConfigSpace {
 
 /** What a device does, for one front-end. */
 export interface DeviceBehaviour {
-  /** A handler for each ring; the front-end may use fewer. */
-  readonly queues: readonly QueueHandler[];
+  /** A handler or an owner for each ring; the front-end may use fewer. */
+  readonly queues: readonly (QueueHandler | QueueOwner)[];
   /** The configuration space, for device types that have one. */
   readonly config?: ConfigSpace;
   /** The driver has accepted these features. Called before any request, and again when they change. */

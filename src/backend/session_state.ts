@@ -177,8 +177,8 @@ export class SessionState {
       ...(inBandNotifications ? ["INBAND_NOTIFICATIONS" as const] : []),
     ];
     this.offeredProtocol = mask(...protocolNames.map((name) => protocolFeatures[name]));
-    this.vrings = this.behaviour.queues.map((handler, index) =>
-      new Vring(index, handler, {
+    this.vrings = this.behaviour.queues.map((user, index) =>
+      new Vring(index, user, {
         reactor,
         space: () => this.#iommu() ?? this.memory,
         locate: (address, length, access) => this.#locate(address, length, access),
@@ -301,6 +301,16 @@ export class SessionState {
     this.channel.request(message, { index, num: 0 }).catch((error) =>
       this.log("warning", `the front-end did not take ${message} of ring ${index}`, error)
     );
+  }
+
+  /** Changes the memory table, by a function that says whether it has. No device holds a chain meanwhile. */
+  changeMemory(change: () => boolean): void {
+    for (const vring of this.vrings) vring.takeBack();
+    try {
+      if (change()) this.memoryChanged();
+    } finally {
+      for (const vring of this.vrings) vring.handOut();
+    }
   }
 
   /** The memory table has changed. */

@@ -21,10 +21,14 @@ import type { InflightRegion } from "../virtqueue/inflight.ts";
 import { PACKED_START, packedRingSizes } from "../virtqueue/packed_layout.ts";
 import { PackedRing } from "../virtqueue/packed_ring.ts";
 import { SplitRing } from "../virtqueue/split_ring.ts";
-import type { Queue, QueueHandler } from "./device.ts";
+import type { OwnedQueue, QueueHandler, QueueOwner } from "./device.ts";
 
 /** Requests handled before other rings get their turn. */
 const BATCH = 128;
+/** Turns are counted in numbers that need no allocation. */
+const TURNS = 0x3fff_ffff;
+/** The turn of a chain that its owner has completed. */
+const COMPLETED = -1;
 /**
  * While a batch takes long, the driver is shown in between what was returned: it then works on that while the device goes
  * on. Fewer notifications than that cost the driver time, more cost us. How often the clock is read is bounded by bytes, as
@@ -92,11 +96,12 @@ export interface VringContext {
  * GET_VRING_BASE, *enabled* by SET_VRING_ENABLE. It runs while both are set. A ring that is disabled is left untouched:
  * to complete requests without effect would lose a disk's data.
  */
-export class Vring implements Queue, Looker {
+export class Vring implements OwnedQueue, Looker {
   /** Number in the device. */
   readonly index: number;
   readonly #context: VringContext;
   readonly #handler: QueueHandler;
+  readonly #owner: QueueOwner | undefined;
   #size = 0;
   #address: VringAddress | undefined;
   /** From SET_VRING_BASE, or where it stopped; the start of a new ring otherwise. */
@@ -126,11 +131,24 @@ export class Vring implements Queue, Looker {
   /** Requests whose handlers still have to finish. */
   #pending = 0;
   #drained: () => void = () => {};
+  /** The ring, while its owner has it. */
+  #handed: Ring | undefined;
+  /** Whether the owner has found no chain, and waits for one. */
+  #dry = false;
+  /** Whether the owner wants to be called again. */
+  #more = false;
+  /** Whether chains were completed that the driver has not been shown. */
+  #hidden = false;
+  /** Chains taken and completed since the owner has the ring, and whether that was in the same order. */
+  #takes = 0;
+  #returns = 0;
+  #ordered = true;
 
   /** A ring that is stopped and disabled. */
-  constructor(index: number, handler: QueueHandler, context: VringContext) {
+  constructor(index: number, user: QueueHandler | QueueOwner, context: VringContext) {
     this.index = index;
-    this.#handler = handler;
+    this.#handler = typeof user === "function" ? user : () => {};
+    this.#owner = typeof user === "function" ? undefined : user;
     this.#context = context;
   }
 
@@ -343,6 +361,7 @@ export class Vring implements Queue, Looker {
     this.#listen();
     this.#running = true;
     if (this.#call >= 0) signal(this.#call);
+    this.handOut();
     this.#context.reactor.wake(this);
     this.#context.onRunning();
   }
@@ -362,6 +381,7 @@ export class Vring implements Queue, Looker {
 
   #wait(miss: IotlbMiss): void {
     this.#missing = miss;
+    this.#dry = true;
     this.#context.reactor.rest(this);
     this.#context.onMiss(this, miss);
   }
@@ -401,6 +421,7 @@ export class Vring implements Queue, Looker {
 
   /** Takes nothing new until {@link resume}. Returns a promise of everything under way having completed, if there is any. */
   quiesce(): Promise<void> | undefined {
+    this.takeBack();
     this.#paused = true;
     return this.#pending === 0 ? undefined : new Promise((resolve) => this.#idlers.push(resolve));
   }
@@ -409,6 +430,7 @@ export class Vring implements Queue, Looker {
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
+    this.handOut();
     if (this.#running) this.#context.reactor.wake(this);
   }
 
@@ -424,6 +446,7 @@ export class Vring implements Queue, Looker {
 
   #deactivate(): void {
     if (!this.#running) return;
+    this.takeBack();
     this.#running = false;
     this.#unlisten();
     this.#context.reactor.rest(this);
@@ -476,6 +499,7 @@ export class Vring implements Queue, Looker {
   /** Takes and handles requests. Returns whether there were any. */
   look(): boolean {
     const ring = this.#ring;
+    if (this.#owner !== undefined) return this.#lookOwned(this.#owner);
     if (ring === undefined || !this.#running || this.#waits || !ring.available()) return false;
     ring.suppress();
     try {
@@ -499,8 +523,125 @@ export class Vring implements Queue, Looker {
     return true;
   }
 
+  /** The same for a ring that has an owner: lets it work when there is a reason, and shows what it has completed. */
+  #lookOwned(owner: QueueOwner): boolean {
+    const ring = this.#handed;
+    if (ring === undefined) return false;
+    let worked = false;
+    if (!this.#waits && (this.#more || (this.#dry && ring.available()))) {
+      worked = true;
+      this.#dry = this.#more = false;
+      ring.suppress();
+      try {
+        if (owner.work?.(this) === true) this.#more = true;
+      } catch (error) {
+        this.#break(error);
+      }
+    }
+    if (this.#hidden) {
+      worked = true;
+      this.publish();
+    }
+    return worked;
+  }
+
+  /** Lends the ring to its owner, if it has one and runs. */
+  handOut(): void {
+    const owner = this.#owner;
+    if (owner === undefined || !this.#running || this.#paused || this.#handed !== undefined) return;
+    this.#handed = this.#ring;
+    this.#dry = true;
+    this.#more = this.#hidden = false;
+    this.#takes = this.#returns = 0;
+    this.#ordered = true;
+    try {
+      owner.start?.(this);
+    } catch (error) {
+      this.#break(error);
+    }
+  }
+
+  /** Takes the ring back from its owner, with the chains that it still holds. */
+  takeBack(): void {
+    const ring = this.#handed;
+    if (ring === undefined) return;
+    this.#dismiss();
+    this.#handed = undefined;
+    this.#publish(ring);
+    if (ring.inFlight === 0 || (this.#ordered && ring.rewind())) return;
+    for (const chain of ring.taken()) {
+      // With IN_ORDER what was completed may still be waiting for one before it.
+      if (chain.turn === COMPLETED) continue;
+      chain.written = 0;
+      ring.push(chain);
+    }
+    this.#publish(ring);
+  }
+
+  #dismiss(): void {
+    try {
+      this.#owner?.stop?.(this);
+    } catch (error) {
+      this.#context.onRequestError(this, error);
+    }
+  }
+
+  /** {@link OwnedQueue.take}. */
+  take(): Chain | null {
+    const ring = this.#handed;
+    if (ring === undefined || this.#waits) return null;
+    try {
+      const chain = ring.pop();
+      if (chain !== null) {
+        chain.turn = this.#takes;
+        this.#takes = (this.#takes + 1) & TURNS;
+        return chain;
+      }
+    } catch (error) {
+      if (error instanceof IotlbMiss) this.#wait(error);
+      else this.#break(error);
+      return null;
+    }
+    if (!this.#dry) {
+      this.#dry = true;
+      this.#context.reactor.wake(this);
+    }
+    return null;
+  }
+
+  /** {@link OwnedQueue.complete}. */
+  complete(chain: Chain): void {
+    const ring = this.#handed;
+    if (ring === undefined || !chain.inFlight || chain.turn === COMPLETED) return;
+    if (chain.turn !== this.#returns) this.#ordered = false;
+    chain.turn = COMPLETED;
+    this.#returns = (this.#returns + 1) & TURNS;
+    ring.push(chain);
+    if (this.#hidden) return;
+    this.#hidden = true;
+    this.#context.reactor.wake(this);
+  }
+
+  /** {@link OwnedQueue.publish}. */
+  publish(): void {
+    this.#hidden = false;
+    if (this.#handed !== undefined) this.#publish(this.#handed);
+  }
+
+  /** {@link OwnedQueue.wake}. */
+  wake(): void {
+    if (this.#handed === undefined) return;
+    this.#more = true;
+    this.#context.reactor.wake(this);
+  }
+
   /** Asks for kicks. Returns true when something came in meanwhile. */
   idle(): boolean {
+    if (this.#owner !== undefined) {
+      const ring = this.#handed;
+      if (ring === undefined || this.#waits) return false;
+      return this.#hidden || this.#more || (this.#dry && ring.arm());
+    }
     return this.#running && !this.#waits && this.#ring !== undefined && this.#ring.arm();
   }
 
@@ -612,6 +753,9 @@ export class Vring implements Queue, Looker {
    * @returns a promise while handlers still have requests; it resolves when the last has finished
    */
   close(): Promise<void> | undefined {
+    const handed = this.#handed !== undefined;
+    this.#handed = undefined;
+    if (handed) this.#dismiss();
     this.#deactivate();
     this.#dropKick();
     this.#missing = undefined;

@@ -43,6 +43,8 @@ export class Chain {
   id = 0;
   /** Descriptors of the ring that it takes. Kept by the ring. */
   slots = 0;
+  /** When it was taken, as a count of those before it; -1 once it is completed. Kept by the back-end, for owned queues. */
+  turn = 0;
   #taken = 0;
 
   /** Made by a ring, once per slot. */

@@ -238,6 +238,11 @@ export class InflightPacked {
     return this.#lost.length - this.#lostAt;
   }
 
+  /** Whether there were any, also when all were taken again since. */
+  get lost(): boolean {
+    return this.#lost.length > 0;
+  }
+
   /**
    * Puts the first of them into {@link descriptors}.
    *

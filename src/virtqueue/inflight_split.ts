@@ -91,6 +91,11 @@ export class InflightSplit {
     return this.#lost.length - this.#lostAt;
   }
 
+  /** Whether there were any, also when all were taken again since. */
+  get lost(): boolean {
+    return this.#lost.length > 0;
+  }
+
   /** The first of them. */
   get first(): number {
     return this.#lost[this.#lostAt];
@@ -105,6 +110,11 @@ export class InflightSplit {
   take(head: number): void {
     this.#views.setCounter(entryOf(head), this.#counter++);
     Atomics.store(this.#views.bytes, entryOf(head), 1);
+  }
+
+  /** A request is available again: the driver has never seen that it was taken. */
+  untake(head: number): void {
+    Atomics.store(this.#views.bytes, entryOf(head), 0);
   }
 
   /** A request is about to be returned. */

@@ -68,6 +68,8 @@ export class PackedRing implements Ring {
    * have the next one while the last is still in flight, and ids are whatever the driver says.
    */
   readonly #idle: Chain[] = [];
+  /** All that were ever made, in flight or not. */
+  readonly #all: Chain[] = [];
   #idleCount = 0;
   #inFlight = 0;
   /** Descriptors that the driver has made available and not got back. */
@@ -247,6 +249,7 @@ export class PackedRing implements Ring {
     const made = this.#inFlight;
     const count = Math.min(CHAINS_AT_ONCE, this.size - made);
     for (let i = 0; i < count; i++) this.#idle[i] = new Chain(made + count - 1 - i);
+    this.#all.push(...this.#idle.slice(0, count));
     this.#idleCount = count;
     return this.#idle[count - 1];
   }
@@ -336,6 +339,34 @@ export class PackedRing implements Ring {
     this.#idle[this.#idleCount++] = chain;
     chain.inFlight = false;
     chain.reset();
+  }
+
+  /** The requests that were taken and not yet returned. */
+  taken(): Chain[] {
+    return this.#all.filter((chain) => chain.inFlight);
+  }
+
+  /** Makes the requests that were taken and not yet returned available again. Returns whether that is possible. */
+  rewind(): boolean {
+    const inflight = this.#inflight;
+    if (inflight?.lost) return false;
+    for (const chain of this.taken()) {
+      if (this.log !== undefined) chain.writable.markDirty(this.log);
+      inflight?.return(chain.head);
+      this.#idle[this.#idleCount++] = chain;
+      chain.inFlight = false;
+      chain.reset();
+    }
+    this.#order?.clear();
+    // What was taken comes right after what was returned.
+    this.#next = this.#used;
+    this.#nextFlags = availableFlags(this.#usedFlags === usedFlags(true));
+    this.#taken = 0;
+    this.#inFlight = 0;
+    // A batch that moves nothing: to the record they were never taken.
+    inflight?.prepare(this.#usedPosition);
+    inflight?.commit();
+    return true;
   }
 
   /** Shows the driver what was returned. Returns whether it wants to be told. */

@@ -33,6 +33,12 @@ export class ReturnOrder {
     this.#completed[chain.head] = 1;
   }
 
+  /** Forgets all requests: none is in flight any more. */
+  clear(): void {
+    this.#first = this.#count = 0;
+    this.#completed.fill(0);
+  }
+
   /** The next request to be returned, if it is complete. */
   next(): Chain | undefined {
     const chain = this.#chains[this.#first];

@@ -79,6 +79,17 @@ export interface Ring {
   /** Returns a request with {@link Chain.written} bytes; the driver sees it after {@link publish}. */
   push(chain: Chain): void;
 
+  /** The requests that were taken and not yet returned. Allocates: not for the data plane. */
+  taken(): Chain[];
+
+  /**
+   * Makes the requests that were taken and not yet returned available again, by going back. Call it after {@link publish},
+   * and only when all were returned in the order in which they were taken.
+   *
+   * @returns false when that is not possible: among them may be requests of a device that died
+   */
+  rewind(): boolean;
+
   /** Shows the driver what was returned. Returns whether it wants to be told. */
   publish(): boolean;
 

@@ -243,6 +243,26 @@ export class SplitRing implements Ring {
     this.#inFlight--;
   }
 
+  /** The requests that were taken and not yet returned. */
+  taken(): Chain[] {
+    return this.#chains.filter((chain) => chain.inFlight);
+  }
+
+  /** Makes the requests that were taken and not yet returned available again. Returns whether that is possible. */
+  rewind(): boolean {
+    if (this.#inflight?.lost) return false;
+    for (const chain of this.taken()) {
+      if (this.log !== undefined) chain.writable.markDirty(this.log);
+      this.#inflight?.untake(chain.head);
+      chain.inFlight = false;
+      chain.reset();
+    }
+    this.#order?.clear();
+    this.#next = this.#seen = (this.#next - this.#inFlight) & 0xffff;
+    this.#inFlight = 0;
+    return true;
+  }
+
   /** Shows the driver what was returned. Returns whether it wants to be told. */
   publish(): boolean {
     const after = this.#used;

@@ -51,7 +51,7 @@ export function memoryHandlers(state: SessionState): Handlers<typeof frontendMes
       if (postcopy.listening && regions.length === 0) return postcopy.acknowledged();
       const files = fds.list();
       const sources = regions.map((region, i) => source(region, files[i], !postcopy.listening));
-      if (memory.replace(sources)) state.memoryChanged();
+      state.changeMemory(() => memory.replace(sources));
       if (!postcopy.listening) return;
       postcopy.await(memory.regions);
       const byGuest = new Map(memory.regions.map((region) => [region.guestAddress, region]));
@@ -73,8 +73,10 @@ export function memoryHandlers(state: SessionState): Handlers<typeof frontendMes
       return new Reply(ours(added));
     },
     REM_MEM_REG: (region) => {
-      memory.remove(source(region, -1));
-      state.memoryChanged();
+      state.changeMemory(() => {
+        memory.remove(source(region, -1));
+        return true;
+      });
     },
     IOTLB_MSG: (message) => iotlbMessage(state, message),
     POSTCOPY_ADVISE: () => new Reply<void>(undefined, [postcopy.advise()]),

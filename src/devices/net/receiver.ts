@@ -1,0 +1,195 @@
+/**
+ * The receiving ring of a queue pair: frames for the guest.
+ *
+ * @module
+ */
+
+import type { Iovec } from "../../../ffi/iovec.ts";
+import type { OwnedQueue, QueueOwner } from "../../backend/device.ts";
+import type { Chain } from "../../virtqueue/chain.ts";
+import type { NetCounters } from "./counters.ts";
+import type { Frame } from "./frame.ts";
+import { MAX_FRAME, NET_HEADER_SIZE } from "./layout.ts";
+
+/** num_buffers of a header: in the upper half of its last word. */
+const ONE_BUFFER = 0x1_0000;
+
+/** What a receiver tells. */
+export interface ReceiverEvents {
+  /** There are buffers again, or the ring has started. */
+  refilled(): void;
+  /** The ring runs, or does not any more. */
+  running(running: boolean): void;
+}
+
+/** Delivers frames into the buffers that the driver puts up. */
+export class Receiver implements QueueOwner {
+  /** Bytes of the header before each frame. */
+  headerSize = NET_HEADER_SIZE;
+  /** Whether a frame may take several buffers (MRG_RXBUF). */
+  mergeable = false;
+  readonly #counters: NetCounters;
+  readonly #events: ReceiverEvents;
+  #queue: OwnedQueue | undefined;
+  /** Buffers that were taken and not filled: the first {@link #count}, in order. */
+  readonly #held: Chain[] = [];
+  #count = 0;
+
+  /** A receiver whose ring does not run. */
+  constructor(counters: NetCounters, events: ReceiverEvents) {
+    this.#counters = counters;
+    this.#events = events;
+  }
+
+  /** Whether the ring runs. */
+  get running(): boolean {
+    return this.#queue !== undefined;
+  }
+
+  /** {@link QueueOwner.start}. */
+  start(queue: OwnedQueue): void {
+    this.#queue = queue;
+    this.#events.running(true);
+  }
+
+  /** {@link QueueOwner.work}. */
+  work(): void {
+    this.#events.refilled();
+  }
+
+  /** {@link QueueOwner.stop}. */
+  stop(): void {
+    this.#queue = undefined;
+    this.#count = this.#held.length = 0;
+    this.#events.running(false);
+  }
+
+  /** Delivers a finished frame. Returns false when it was dropped. */
+  deliver(frame: Uint8Array): boolean {
+    const count = this.#gather(frame.length);
+    if (count === 0) return false;
+    if (count === 1) {
+      this.#held[0].writable.copyFrom(frame, this.headerSize);
+    } else {
+      for (let i = 0, done = 0; i < count; i++) {
+        const { writable } = this.#held[i];
+        const at = i === 0 ? this.headerSize : 0;
+        done += writable.copyFrom(frame.subarray(done), at);
+      }
+    }
+    this.#commit(count, frame.length, 0, 0, 0);
+    return true;
+  }
+
+  /** Delivers a frame that is in guest memory, as finished as its header says. Returns false when it was dropped. */
+  forward(frame: Frame, head: number, middle: number, checksumOffset: number): boolean {
+    const length = frame.byteLength;
+    const count = this.#gather(length);
+    if (count === 0) return false;
+    if (count === 1) {
+      frame.copyInto(this.#held[0].writable, this.headerSize, 0, length);
+    } else {
+      for (let i = 0, done = 0; i < count; i++) {
+        const { writable } = this.#held[i];
+        const at = i === 0 ? this.headerSize : 0;
+        const size = Math.min(writable.byteLength - at, length - done);
+        frame.copyInto(writable, at, done, size);
+        done += size;
+      }
+    }
+    this.#commit(count, length, head, middle, checksumOffset);
+    return true;
+  }
+
+  /** Offers the next buffer by address. Returns its bytes of room, 0 when there is none. */
+  reserve(iovec: Iovec): number {
+    if (!this.#first()) return 0;
+    const { writable } = this.#held[0];
+    return writable.toIovec(iovec, 0, Math.min(writable.byteLength, MAX_FRAME + this.headerSize));
+  }
+
+  /** Delivers what was read into the buffer that was offered, header included, and what did not fit into it. */
+  filled(length: number, rest: Uint8Array): boolean {
+    const count = this.#count === 0 || length < this.headerSize
+      ? this.#dropped()
+      : this.#gather(length - this.headerSize);
+    if (count === 0) return false;
+    let done = 0;
+    for (let i = 1; i < count; i++) {
+      done += this.#held[i].writable.copyFrom(rest.subarray(done, rest.length));
+    }
+    if (this.headerSize === NET_HEADER_SIZE) this.#held[0].writable.setUint16(10, count);
+    this.#complete(count, length - this.headerSize);
+    return true;
+  }
+
+  /** Takes a buffer, if none is held, that has room for a header. */
+  #first(): boolean {
+    const queue = this.#queue;
+    if (queue === undefined) return false;
+    while (this.#count === 0) {
+      const chain = queue.take();
+      if (chain === null) return false;
+      if (chain.writable.byteLength >= this.headerSize) this.#held[this.#count++] = chain;
+      else queue.complete(chain);
+    }
+    return true;
+  }
+
+  /** Takes buffers for a frame of `length` bytes. Returns how many it needs, all of them held; 0 when it is to be dropped. */
+  #gather(length: number): number {
+    if (!this.#first()) return this.#dropped();
+    let left = length + this.headerSize - this.#held[0].writable.byteLength;
+    if (left <= 0) return 1;
+    if (!this.mergeable || length > MAX_FRAME) return this.#dropped();
+    const queue = this.#queue as OwnedQueue;
+    let count = 1;
+    for (; left > 0; count++) {
+      if (count === this.#count) {
+        const chain = queue.take();
+        // What is held stays for the next frame, or until there are more.
+        if (chain === null) return this.#dropped();
+        this.#held[this.#count++] = chain;
+      }
+      left -= this.#held[count].writable.byteLength;
+    }
+    return count;
+  }
+
+  #dropped(): 0 {
+    this.#counters.dropped++;
+    return 0;
+  }
+
+  /** Writes the header and gives the buffers to the driver. */
+  #commit(count: number, length: number, head: number, middle: number, checksumOffset: number): void {
+    const { writable } = this.#held[0];
+    writable.setUint32(0, head);
+    writable.setUint32(4, middle);
+    if (this.headerSize === NET_HEADER_SIZE) writable.setUint32(8, checksumOffset + count * ONE_BUFFER);
+    else writable.setUint16(8, checksumOffset);
+    this.#complete(count, length);
+  }
+
+  #complete(count: number, length: number): void {
+    const queue = this.#queue as OwnedQueue;
+    const held = this.#held;
+    this.#counters.deliveredFrames++;
+    this.#counters.deliveredBytes += length;
+    if (count === 1) {
+      const chain = held[0];
+      chain.written = length + this.headerSize;
+      queue.complete(chain);
+    } else {
+      let left = length + this.headerSize;
+      for (let i = 0; i < count; i++) {
+        const chain = held[i];
+        chain.written = Math.min(left, chain.writable.byteLength);
+        left -= chain.written;
+        queue.complete(chain);
+      }
+    }
+    this.#count -= count;
+    if (this.#count > 0) held.copyWithin(0, count, count + this.#count);
+  }
+}
