@@ -29,7 +29,8 @@ import type { Log, LogLevel } from "./log.ts";
 import { MigrationLog } from "./migration_log.ts";
 import { Postcopy } from "./postcopy.ts";
 import { SharedWindows } from "./shared_windows.ts";
-import { Vring, type VringPart } from "./vring.ts";
+import { Vring } from "./vring.ts";
+import type { VringPart } from "./vring_context.ts";
 
 /** Guest addresses are below this: numbers hold them exactly. */
 const END = 1n << 53n;
@@ -184,16 +185,15 @@ export class SessionState {
         locate: (address, length, access) => this.#locate(address, length, access),
         hasMemory: () => this.memory.regions.length > 0,
         features: () => this.features,
-        inflight: (vring) => this.inflight?.region(vring.index, vring.size),
+        inflight: (index, size) => this.inflight?.region(index, size),
         log: () => this.accepted("LOG_ALL") ? this.migrationLog.log : undefined,
         logged: () => this.migrationLog.tell(),
         logAddress: (address) => this.#logAddress(address),
-        onMiss: (vring, miss) => this.#iotlbMisses.ask(vring, miss),
-        notifyInBand: (vring, message) => this.#notifyInBand(vring, message),
+        onMiss: (index, miss) => this.#iotlbMisses.ask(this.vrings[index], miss),
+        notifyInBand: (index, message) => this.#notifyInBand(index, message),
         onRunning: () => this.flushConfigChange(),
-        onRequestError: (vring, error) =>
-          this.log("warning", `a request on ring ${vring.index} failed`, error),
-        onBroken: (vring, error) => this.#onBroken(vring, error),
+        onRequestError: (index, error) => this.log("warning", `a request on ring ${index} failed`, error),
+        onBroken: (index, error) => this.#onBroken(index, error),
       })
     );
   }
@@ -296,7 +296,7 @@ export class SessionState {
     return place === undefined ? -1 : place.region.guestAddress + place.offset;
   }
 
-  #notifyInBand({ index }: Vring, message: "VRING_CALL" | "VRING_ERR"): void {
+  #notifyInBand(index: number, message: "VRING_CALL" | "VRING_ERR"): void {
     if (this.channel.refusal(message) !== undefined) return;
     this.channel.request(message, { index, num: 0 }).catch((error) =>
       this.log("warning", `the front-end did not take ${message} of ring ${index}`, error)
@@ -318,8 +318,8 @@ export class SessionState {
     for (const vring of this.vrings) vring.memoryChanged();
   }
 
-  #onBroken(vring: Vring, error: unknown): void {
-    this.log("error", `ring ${vring.index} is broken and stands still`, error);
+  #onBroken(index: number, error: unknown): void {
+    this.log("error", `ring ${index} is broken and stands still`, error);
     this.status |= BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
     this.configChanged();
   }

@@ -1,107 +1,40 @@
 /**
- * One ring of a session: its two flags, its descriptors, and the work on it.
+ * One ring of a session: its two flags, and what the front-end says of it.
  *
  * @module
  */
 
-import { consume, signal } from "../../ffi/eventfd.ts";
-import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
-import type { Collage } from "../../ffi/mapping.ts";
-import type { Looker, Reactor } from "../../ffi/reactor.ts";
-import type { AddressSpace } from "../memory/address_space.ts";
-import type { DirtyLog } from "../memory/dirty_log.ts";
-import { Access, IotlbMiss } from "../memory/iotlb.ts";
-import { FieldError } from "../protocol/error.ts";
+import type { Reactor } from "../../ffi/reactor.ts";
+import { IotlbMiss } from "../memory/iotlb.ts";
 import { has, type RingFeature, ringFeatures } from "../protocol/features.ts";
 import type { VringAddress } from "../protocol/payloads.ts";
-import type { Chain } from "../virtqueue/chain.ts";
-import { type Ring, RingError, type RingPart, type RingPlace } from "../virtqueue/ring.ts";
-import { MAX_RING_SIZE, splitRingSizes } from "../virtqueue/split_layout.ts";
-import type { InflightRegion } from "../virtqueue/inflight.ts";
-import { PACKED_START, packedRingSizes } from "../virtqueue/packed_layout.ts";
+import { PACKED_START } from "../virtqueue/packed_layout.ts";
 import { PackedRing } from "../virtqueue/packed_ring.ts";
+import { type Ring, RingError, type RingPlace } from "../virtqueue/ring.ts";
+import { MAX_RING_SIZE } from "../virtqueue/split_layout.ts";
 import { SplitRing } from "../virtqueue/split_ring.ts";
-import type { OwnedQueue, QueueHandler, QueueOwner } from "./device.ts";
+import type { QueueHandler, QueueOwner } from "./device.ts";
+import { Doorbells } from "./doorbells.ts";
+import { OwnedRing } from "./owned_ring.ts";
+import { RingSite } from "./ring_site.ts";
+import { HandledRing, type RingWork } from "./ring_work.ts";
+import type { RingToWork, VringContext } from "./vring_context.ts";
 
-/** Requests handled before other rings get their turn. */
-const BATCH = 128;
-/** Turns are counted in numbers that need no allocation. */
-const TURNS = 0x3fff_ffff;
-/** The turn of a chain that its owner has completed. */
-const COMPLETED = -1;
-/**
- * While a batch takes long, the driver is shown in between what was returned: it then works on that while the device goes
- * on. Fewer notifications than that cost the driver time, more cost us. How often the clock is read is bounded by bytes, as
- * reading it takes half as long as the smallest request.
- */
-const SHOW_AFTER = 0.01; // ms
-const BYTES_PER_CHECK = 32768;
 /** Flag of SET_VRING_ADDR: writes to the used ring are logged. */
 const LOG_RING = 1;
-/** How often a ring without a kick descriptor is looked at, ms. */
-const POLL_INTERVAL = 1;
-
-/** Where a part of a ring is. The ring unmaps what was mapped for it. */
-export interface VringPart extends RingPart {
-  /** Scattered pages, mapped once more in a row. */
-  readonly collage?: Collage;
-}
-
-/** Where a ring is. */
-interface VringPlace extends RingPlace {
-  readonly descriptor: VringPart;
-  readonly available: VringPart;
-  readonly used: VringPart;
-}
-
-/** What a ring needs of its session. */
-export interface VringContext {
-  /** What the addresses in descriptors mean. */
-  space(): AddressSpace;
-  /**
-   * Where a part of a ring is; `undefined` when it is not within one region of guest memory.
-   *
-   * @param access what is done there, of {@link Access}
-   * @throws {IotlbMiss} when the IOTLB does not say
-   */
-  locate(address: bigint, length: number, access: number): VringPart | undefined;
-  /** Whether there is guest memory at all. */
-  hasMemory(): boolean;
-  /** Waiting. */
-  readonly reactor: Reactor;
-  /** The features that the driver accepted. */
-  features(): bigint;
-  /** A handler failed; the request was completed all the same. */
-  onRequestError(vring: Vring, error: unknown): void;
-  /** A ring has begun to run: the front-end can be told something. */
-  onRunning(): void;
-  /** An address is missing in the IOTLB. The ring waits for {@link Vring.retry}, or for {@link Vring.fail}. */
-  onMiss(vring: Vring, miss: IotlbMiss): void;
-  /** Where a running ring records requests in flight; `undefined` when it does not. */
-  inflight(vring: Vring): InflightRegion | undefined;
-  /** Where to mark what is written to guest memory, while that is asked for. */
-  log(): DirtyLog | undefined;
-  /** Something may have been marked. */
-  logged(): void;
-  /** The guest address behind the `log` field of SET_VRING_ADDR; -1 when it has none. */
-  logAddress(address: bigint): number;
-  /** Notifications as messages on the back-end channel, where they were negotiated (INBAND_NOTIFICATIONS). */
-  notifyInBand(vring: Vring, message: "VRING_CALL" | "VRING_ERR"): void;
-  /** The driver broke the ring; it stands still until it is set up anew. */
-  onBroken(vring: Vring, error: unknown): void;
-}
 
 /**
  * A ring with the two independent flags of the specification ("Ring states"): *started* by SET_VRING_KICK and stopped by
  * GET_VRING_BASE, *enabled* by SET_VRING_ENABLE. It runs while both are set. A ring that is disabled is left untouched:
  * to complete requests without effect would lose a disk's data.
  */
-export class Vring implements OwnedQueue, Looker {
+export class Vring implements RingToWork {
   /** Number in the device. */
   readonly index: number;
   readonly #context: VringContext;
-  readonly #handler: QueueHandler;
-  readonly #owner: QueueOwner | undefined;
+  readonly #work: RingWork;
+  readonly #site: RingSite;
+  readonly #doorbells: Doorbells;
   #size = 0;
   #address: VringAddress | undefined;
   /** From SET_VRING_BASE, or where it stopped; the start of a new ring otherwise. */
@@ -114,42 +47,21 @@ export class Vring implements OwnedQueue, Looker {
   #displaced = false;
   /** Lets what is under way complete, for an IOTLB entry that goes away. */
   #paused = false;
-  readonly #idlers: (() => void)[] = [];
   /** Started by VRING_KICK: kicks and calls are messages. A descriptor, where there is one, wins. */
   #inBand = false;
   /** Whether the ring's memory was taken away: nothing of it may be touched. */
   #lost = false;
   #ring: Ring | undefined;
-  #place: VringPlace | undefined;
   #running = false;
   #stopping: (() => void) | undefined;
-  #kick = -1;
-  #call = -1;
-  #error = -1;
-  #pollTimer: ReturnType<typeof setInterval> | undefined;
-  #flushing = false;
-  /** Requests whose handlers still have to finish. */
-  #pending = 0;
-  #drained: () => void = () => {};
-  /** The ring, while its owner has it. */
-  #handed: Ring | undefined;
-  /** Whether the owner has found no chain, and waits for one. */
-  #dry = false;
-  /** Whether the owner wants to be called again. */
-  #more = false;
-  /** Whether chains were completed that the driver has not been shown. */
-  #hidden = false;
-  /** Chains taken and completed since the owner has the ring, and whether that was in the same order. */
-  #takes = 0;
-  #returns = 0;
-  #ordered = true;
 
   /** A ring that is stopped and disabled. */
   constructor(index: number, user: QueueHandler | QueueOwner, context: VringContext) {
     this.index = index;
-    this.#handler = typeof user === "function" ? user : () => {};
-    this.#owner = typeof user === "function" ? undefined : user;
     this.#context = context;
+    this.#site = new RingSite(index, context);
+    this.#work = typeof user === "function" ? new HandledRing(this, user) : new OwnedRing(this, user);
+    this.#doorbells = new Doorbells(context.reactor, () => this.#wake());
   }
 
   /** Entries. */
@@ -160,6 +72,22 @@ export class Vring implements OwnedQueue, Looker {
   /** The features that the driver accepted. */
   get features(): bigint {
     return this.#context.features();
+  }
+
+  get reactor(): Reactor {
+    return this.#context.reactor;
+  }
+
+  get ring(): Ring | undefined {
+    return this.#ring;
+  }
+
+  get running(): boolean {
+    return this.#running;
+  }
+
+  get waits(): boolean {
+    return this.#missing !== undefined || this.#paused || this.#displaced;
   }
 
   /** What it waits for an entry of the IOTLB for. Each time that it comes to wait this is another object. */
@@ -185,6 +113,10 @@ export class Vring implements OwnedQueue, Looker {
     if (this.#started) throw new RingError(`ring ${this.index} must be stopped`);
   }
 
+  #wake(): void {
+    this.#context.reactor.wake(this.#work);
+  }
+
   /** SET_VRING_NUM. */
   setSize(size: number): void {
     this.#mustBeStopped();
@@ -200,9 +132,8 @@ export class Vring implements OwnedQueue, Looker {
   setAddress(address: VringAddress): void {
     try {
       if (this.#context.hasMemory() && this.#size > 0) {
-        const place = this.#resolve(address);
-        if (this.#started && this.#ring !== undefined) this.#ring.bind(this.#adopt(place));
-        else this.#release(place);
+        if (this.#started && this.#ring !== undefined) this.#ring.bind(this.#site.find(address, this.#size));
+        else this.#site.check(address, this.#size);
       }
     } catch (error) {
       // Behind an IOMMU it is known only when the ring runs.
@@ -235,7 +166,7 @@ export class Vring implements OwnedQueue, Looker {
   /** SET_VRING_ENABLE. */
   setEnabled(enabled: boolean): void {
     this.#enabled = enabled;
-    if (enabled) this.activate();
+    if (enabled) this.#activate();
     else this.#deactivate();
   }
 
@@ -243,94 +174,21 @@ export class Vring implements OwnedQueue, Looker {
   start(kick: number): void {
     // With a new descriptor the ring is looked at again: the old one may have rung unheard.
     this.#deactivate();
-    this.#dropKick();
-    this.#kick = kick;
-    if (kick >= 0) {
-      const { kind } = fileStatus(kick);
-      if (["file", "directory", "block device"].includes(kind)) {
-        throw new FieldError(
-          "kick descriptor",
-          "one that can be waited for, such as an eventfd",
-          `a ${kind}`,
-        );
-      }
-      setNonblocking(kick);
-    }
+    this.#doorbells.setKick(kick);
     this.#started = true;
-    this.activate();
+    this.#activate();
   }
 
   /** SET_VRING_CALL. Takes over the descriptor; -1 when nobody wants to be told. */
   setCall(call: number): void {
-    if (this.#call >= 0) close(this.#call);
-    this.#call = call;
-    if (call < 0) return;
-    setNonblocking(call);
+    this.#doorbells.setCall(call);
     // Something may have completed while there was no descriptor; a needless interrupt does no harm.
-    if (this.#running) signal(call);
+    if (this.#running) this.#doorbells.call();
   }
 
   /** SET_VRING_ERR. Takes over the descriptor; -1 when nobody wants to be told. Kept over stops. */
   setError(error: number): void {
-    if (this.#error >= 0) close(this.#error);
-    this.#error = error;
-    if (error >= 0) setNonblocking(error);
-  }
-
-  #part(name: string, address: bigint, length: number, access: number): VringPart {
-    const part = this.#context.locate(address, length, access);
-    if (part === undefined) {
-      const range = `0x${address.toString(16)}+${length}`;
-      throw new RingError(
-        `ring ${this.index}: ${name} ${range} is not within one region of the memory table`,
-      );
-    }
-    return part;
-  }
-
-  /** Bytes of each part. */
-  get #bytes(): { descriptor: number; available: number; used: number } {
-    return this.#accepted("RING_PACKED")
-      ? packedRingSizes(this.#size)
-      : splitRingSizes(this.#size, this.#accepted("EVENT_IDX"));
-  }
-
-  #resolve(address: VringAddress): VringPlace {
-    const packed = this.#accepted("RING_PACKED");
-    const bytes = this.#bytes;
-    const { READ, WRITE } = Access;
-    const found: VringPart[] = [];
-    try {
-      for (
-        const [name, at, length, alignment, access] of [
-          ["descriptor table", address.descriptor, bytes.descriptor, 4, packed ? READ | WRITE : READ],
-          ["available ring", address.available, bytes.available, packed ? 4 : 2, READ],
-          ["used ring", address.used, bytes.used, 4, WRITE],
-        ] as const
-      ) {
-        const part = this.#part(name, at, length, access);
-        found.push(part);
-        if ((part.region.bufferOffset + part.offset) % alignment !== 0) {
-          throw new RingError(`ring ${this.index}: ${name} is not aligned in its file`);
-        }
-      }
-    } catch (error) {
-      for (const part of found) part.collage?.unmap();
-      throw error;
-    }
-    const [descriptor, available, used] = found;
-    return { descriptor, available, used };
-  }
-
-  /** Takes over what was mapped for a place, in place of what was mapped before. */
-  #adopt(place: VringPlace): RingPlace {
-    if (this.#place !== undefined) this.#release(this.#place);
-    this.#place = place;
-    return place;
-  }
-
-  #release(place: VringPlace): void {
-    for (const part of [place.descriptor, place.available, place.used]) part.collage?.unmap();
+    this.#doorbells.setError(error);
   }
 
   /**
@@ -338,14 +196,14 @@ export class Vring implements OwnedQueue, Looker {
    *
    * @throws {RingError} when it cannot be
    */
-  activate(): void {
+  #activate(): void {
     if (!this.#started || !this.#enabled || this.#running || this.#broken) return;
     if (this.#ring === undefined) {
       if (this.#size === 0) throw new RingError(`ring ${this.index} was started before SET_VRING_NUM`);
       if (this.#address === undefined) {
         throw new RingError(`ring ${this.index} was started before SET_VRING_ADDR`);
       }
-      const place = this.#resolveOrWait(this.#address);
+      const place = this.#findOrWait(this.#address);
       if (place === undefined) return;
       const packed = this.#accepted("RING_PACKED");
       const Format = packed ? PackedRing : SplitRing;
@@ -354,24 +212,32 @@ export class Vring implements OwnedQueue, Looker {
         indirect: this.#accepted("INDIRECT_DESC"),
         inOrder: this.#accepted("IN_ORDER"),
         base: this.#base ?? (packed ? PACKED_START : 0),
-        inflight: this.#context.inflight(this),
+        inflight: this.#context.inflight(this.index, this.#size),
       });
       this.setLog();
     }
-    this.#listen();
+    if (!this.#inBand) this.#doorbells.listen();
     this.#running = true;
-    if (this.#call >= 0) signal(this.#call);
+    this.#doorbells.call();
     this.handOut();
-    this.#context.reactor.wake(this);
+    this.#wake();
     this.#context.onRunning();
   }
 
-  #resolveOrWait(address: VringAddress): RingPlace | undefined {
+  #deactivate(): void {
+    if (!this.#running) return;
+    this.takeBack();
+    this.#running = false;
+    this.#doorbells.unlisten();
+    this.#context.reactor.rest(this.#work);
+  }
+
+  #findOrWait(address: VringAddress): RingPlace | undefined {
     try {
-      const place = this.#resolve(address);
+      const place = this.#site.find(address, this.#size);
       this.#missing = undefined;
       this.#displaced = false;
-      return this.#adopt(place);
+      return place;
     } catch (error) {
       if (!(error instanceof IotlbMiss)) throw error;
       this.#wait(error);
@@ -381,21 +247,21 @@ export class Vring implements OwnedQueue, Looker {
 
   #wait(miss: IotlbMiss): void {
     this.#missing = miss;
-    this.#dry = true;
-    this.#context.reactor.rest(this);
-    this.#context.onMiss(this, miss);
+    this.#work.refresh();
+    this.#context.reactor.rest(this.#work);
+    this.#context.onMiss(this.index, miss);
   }
 
   /** The IOTLB has what the ring waits for: it goes on. */
   retry(): void {
     this.#missing = undefined;
     try {
-      if (this.#ring === undefined) this.activate();
+      if (this.#ring === undefined) this.#activate();
       else if (this.#displaced) this.memoryChanged();
     } catch (error) {
       this.#break(error);
     }
-    if (this.#running && this.#missing === undefined) this.#context.reactor.wake(this);
+    if (this.#running && this.#missing === undefined) this.#wake();
   }
 
   /** What the ring waits for does not exist. Nothing happens if it no longer waits in this way. */
@@ -409,13 +275,23 @@ export class Vring implements OwnedQueue, Looker {
   iotlbChanged(iova: number, size: number): void {
     const address = this.#address;
     if (this.#ring === undefined || address === undefined) return;
-    const bytes = this.#bytes;
-    for (const part of ["descriptor", "available", "used"] as const) {
-      const at = Number(address[part]);
-      if (at < iova + size && iova < at + bytes[part]) {
-        this.#displaced = true;
-        return this.memoryChanged();
-      }
+    if (!this.#site.touches(address, this.#size, iova, size)) return;
+    this.#displaced = true;
+    this.memoryChanged();
+  }
+
+  /** The memory table has changed. A ring whose parts are gone is broken. */
+  memoryChanged(): void {
+    if (this.#ring === undefined || this.#address === undefined || this.#lost) return;
+    try {
+      const place = this.#findOrWait(this.#address);
+      if (place === undefined) return;
+      this.#ring.bind(place);
+      // It may have been waiting for an address, and has to look again whether that is there now.
+      if (this.#running) this.#wake();
+    } catch (error) {
+      this.#lost = true;
+      if (!this.#broken) this.#break(error);
     }
   }
 
@@ -423,7 +299,7 @@ export class Vring implements OwnedQueue, Looker {
   quiesce(): Promise<void> | undefined {
     this.takeBack();
     this.#paused = true;
-    return this.#pending === 0 ? undefined : new Promise((resolve) => this.#idlers.push(resolve));
+    return this.#work.idled();
   }
 
   /** Ends {@link quiesce}. */
@@ -431,7 +307,17 @@ export class Vring implements OwnedQueue, Looker {
     if (!this.#paused) return;
     this.#paused = false;
     this.handOut();
-    if (this.#running) this.#context.reactor.wake(this);
+    if (this.#running) this.#wake();
+  }
+
+  /** Lends the ring to its owner, if it has one and runs. */
+  handOut(): void {
+    if (this.#running && !this.#paused) this.#work.handOut();
+  }
+
+  /** Takes the ring back from its owner, with the chains that it still holds. */
+  takeBack(): void {
+    this.#work.takeBack();
   }
 
   /** VRING_KICK: like SET_VRING_KICK without a descriptor, but rung by messages. */
@@ -439,269 +325,33 @@ export class Vring implements OwnedQueue, Looker {
     if (!this.#started) {
       this.#started = true;
       this.#inBand = true;
-      this.activate();
+      this.#activate();
     }
-    this.#context.reactor.wake(this);
+    this.#wake();
   }
 
-  #deactivate(): void {
-    if (!this.#running) return;
-    this.takeBack();
-    this.#running = false;
-    this.#unlisten();
-    this.#context.reactor.rest(this);
-  }
-
-  #listen(): void {
-    const { reactor } = this.#context;
-    if (this.#inBand) return;
-    if (this.#kick < 0) {
-      this.#pollTimer = setInterval(() => reactor.wake(this), POLL_INTERVAL);
-      return;
-    }
-    reactor.watch(this.#kick, () => {
-      if (consume(this.#kick) === "gone") {
-        // Nobody can ring any more, but there may be requests all the same.
-        this.#dropKick();
-        this.#listen();
-      }
-      reactor.wake(this);
-    });
-  }
-
-  #unlisten(): void {
-    if (this.#kick >= 0) this.#context.reactor.unwatch(this.#kick);
-    clearInterval(this.#pollTimer);
-    this.#pollTimer = undefined;
-  }
-
-  #dropKick(): void {
-    this.#unlisten();
-    if (this.#kick >= 0) close(this.#kick);
-    this.#kick = -1;
-  }
-
-  /** The memory table has changed. A ring whose parts are gone is broken. */
-  memoryChanged(): void {
-    if (this.#ring === undefined || this.#address === undefined || this.#lost) return;
-    try {
-      const place = this.#resolveOrWait(this.#address);
-      if (place === undefined) return;
-      this.#ring.bind(place);
-      // It may have been waiting for an address, and has to look again whether that is there now.
-      if (this.#running) this.#context.reactor.wake(this);
-    } catch (error) {
-      this.#lost = true;
-      if (!this.#broken) this.#break(error);
-    }
-  }
-
-  /** Takes and handles requests. Returns whether there were any. */
-  look(): boolean {
-    const ring = this.#ring;
-    if (this.#owner !== undefined) return this.#lookOwned(this.#owner);
-    if (ring === undefined || !this.#running || this.#waits || !ring.available()) return false;
-    ring.suppress();
-    try {
-      for (let n = 0, bytes = 0, shown = 0; n < BATCH; n++) {
-        const chain = ring.pop();
-        if (chain === null) break;
-        bytes += chain.readable.byteLength + chain.writable.byteLength;
-        this.#handle(ring, chain);
-        if (bytes < BYTES_PER_CHECK) continue;
-        bytes = 0;
-        const now = performance.now();
-        if (shown > 0 && now - shown < SHOW_AFTER) continue;
-        if (shown > 0) this.#publish(ring);
-        shown = now;
-      }
-    } catch (error) {
-      if (error instanceof IotlbMiss) this.#wait(error);
-      else this.#break(error);
-    }
-    this.#publish(ring);
-    return true;
-  }
-
-  /** The same for a ring that has an owner: lets it work when there is a reason, and shows what it has completed. */
-  #lookOwned(owner: QueueOwner): boolean {
-    const ring = this.#handed;
-    if (ring === undefined) return false;
-    let worked = false;
-    if (!this.#waits && (this.#more || (this.#dry && ring.available()))) {
-      worked = true;
-      this.#dry = this.#more = false;
-      ring.suppress();
-      try {
-        if (owner.work?.(this) === true) this.#more = true;
-      } catch (error) {
-        this.#break(error);
-      }
-    }
-    if (this.#hidden) {
-      worked = true;
-      this.publish();
-    }
-    return worked;
-  }
-
-  /** Lends the ring to its owner, if it has one and runs. */
-  handOut(): void {
-    const owner = this.#owner;
-    if (owner === undefined || !this.#running || this.#paused || this.#handed !== undefined) return;
-    this.#handed = this.#ring;
-    this.#dry = true;
-    this.#more = this.#hidden = false;
-    this.#takes = this.#returns = 0;
-    this.#ordered = true;
-    try {
-      owner.start?.(this);
-    } catch (error) {
-      this.#break(error);
-    }
-  }
-
-  /** Takes the ring back from its owner, with the chains that it still holds. */
-  takeBack(): void {
-    const ring = this.#handed;
-    if (ring === undefined) return;
-    this.#dismiss();
-    this.#handed = undefined;
-    this.#publish(ring);
-    if (ring.inFlight === 0 || (this.#ordered && ring.rewind())) return;
-    for (const chain of ring.taken()) {
-      // With IN_ORDER what was completed may still be waiting for one before it.
-      if (chain.turn === COMPLETED) continue;
-      chain.written = 0;
-      ring.push(chain);
-    }
-    this.#publish(ring);
-  }
-
-  #dismiss(): void {
-    try {
-      this.#owner?.stop?.(this);
-    } catch (error) {
-      this.#context.onRequestError(this, error);
-    }
-  }
-
-  /** {@link OwnedQueue.take}. */
-  take(): Chain | null {
-    const ring = this.#handed;
-    if (ring === undefined || this.#waits) return null;
-    try {
-      const chain = ring.pop();
-      if (chain !== null) {
-        chain.turn = this.#takes;
-        this.#takes = (this.#takes + 1) & TURNS;
-        return chain;
-      }
-    } catch (error) {
-      if (error instanceof IotlbMiss) this.#wait(error);
-      else this.#break(error);
-      return null;
-    }
-    if (!this.#dry) {
-      this.#dry = true;
-      this.#context.reactor.wake(this);
-    }
-    return null;
-  }
-
-  /** {@link OwnedQueue.complete}. */
-  complete(chain: Chain): void {
-    const ring = this.#handed;
-    if (ring === undefined || !chain.inFlight || chain.turn === COMPLETED) return;
-    if (chain.turn !== this.#returns) this.#ordered = false;
-    chain.turn = COMPLETED;
-    this.#returns = (this.#returns + 1) & TURNS;
-    ring.push(chain);
-    if (this.#hidden) return;
-    this.#hidden = true;
-    this.#context.reactor.wake(this);
-  }
-
-  /** {@link OwnedQueue.publish}. */
-  publish(): void {
-    this.#hidden = false;
-    if (this.#handed !== undefined) this.#publish(this.#handed);
-  }
-
-  /** {@link OwnedQueue.wake}. */
-  wake(): void {
-    if (this.#handed === undefined) return;
-    this.#more = true;
-    this.#context.reactor.wake(this);
-  }
-
-  /** Asks for kicks. Returns true when something came in meanwhile. */
-  idle(): boolean {
-    if (this.#owner !== undefined) {
-      const ring = this.#handed;
-      if (ring === undefined || this.#waits) return false;
-      return this.#hidden || this.#more || (this.#dry && ring.arm());
-    }
-    return this.#running && !this.#waits && this.#ring !== undefined && this.#ring.arm();
-  }
-
-  /** Whether it must not be touched for now, because of the IOTLB. */
-  get #waits(): boolean {
-    return this.#missing !== undefined || this.#paused || this.#displaced;
-  }
-
-  #handle(ring: Ring, chain: Chain): void {
-    let result: unknown;
-    try {
-      result = this.#handler(chain, this);
-    } catch (error) {
-      this.#context.onRequestError(this, error);
-    }
-    if (result instanceof Promise) this.#completeLater(ring, chain, result);
-    else ring.push(chain);
-  }
-
-  #completeLater(ring: Ring, chain: Chain, pending: Promise<unknown>): void {
-    chain.pin();
-    if (this.#pending++ === 0) this.#context.reactor.deferred();
-    pending.catch((error) => this.#context.onRequestError(this, error)).then(() => {
-      chain.unpin();
-      if (--this.#pending === 0) {
-        this.#context.reactor.completed();
-        for (const idle of this.#idlers.splice(0)) idle();
-      }
-      if (ring !== this.#ring) {
-        if (this.#pending === 0) this.#drained();
-        return;
-      }
-      ring.push(chain);
-      if (this.#flushing) return;
-      // Several requests may complete in one turn of the event loop; tell the driver once.
-      this.#flushing = true;
-      queueMicrotask(() => {
-        this.#flushing = false;
-        if (ring !== this.#ring) return;
-        this.#publish(ring);
-        this.#stopped();
-      });
-    });
-  }
-
-  #publish(ring: Ring): void {
+  show(ring: Ring): void {
     if (this.#lost || this.#displaced) return;
     const wanted = ring.publish();
     if (ring.log !== undefined) this.#context.logged();
-    if (!wanted) return;
-    if (this.#call >= 0) signal(this.#call);
-    else if (this.#inBand) this.#context.notifyInBand(this, "VRING_CALL");
+    if (!wanted || this.#doorbells.call()) return;
+    if (this.#inBand) this.#context.notifyInBand(this.index, "VRING_CALL");
+  }
+
+  failed(error: unknown): void {
+    if (error instanceof IotlbMiss) this.#wait(error);
+    else this.#break(error);
+  }
+
+  requestFailed(error: unknown): void {
+    this.#context.onRequestError(this.index, error);
   }
 
   #break(error: unknown): void {
     this.#broken = true;
     this.#deactivate();
-    if (this.#error >= 0) signal(this.#error);
-    else if (this.#inBand) this.#context.notifyInBand(this, "VRING_ERR");
-    this.#context.onBroken(this, error);
+    if (!this.#doorbells.error() && this.#inBand) this.#context.notifyInBand(this.index, "VRING_ERR");
+    this.#context.onBroken(this.index, error);
   }
 
   /**
@@ -711,12 +361,12 @@ export class Vring implements OwnedQueue, Looker {
    */
   stop(): number | Promise<number> {
     this.#deactivate();
-    this.#dropKick();
+    this.#doorbells.dropKick();
     if (this.#ring === undefined || this.#ring.inFlight === 0) return this.#finish();
     return new Promise((resolve) => this.#stopping = () => resolve(this.#finish()));
   }
 
-  #stopped(): void {
+  settled(): void {
     if (this.#stopping === undefined || this.#ring === undefined || this.#ring.inFlight > 0) return;
     const finish = this.#stopping;
     this.#stopping = undefined;
@@ -727,8 +377,7 @@ export class Vring implements OwnedQueue, Looker {
     const base = this.#ring?.base ?? this.#base ?? (this.#accepted("RING_PACKED") ? PACKED_START : 0);
     this.#base = base;
     this.#ring = undefined;
-    if (this.#place !== undefined) this.#release(this.#place);
-    this.#place = undefined;
+    this.#site.leave();
     this.#started = false;
     this.#broken =
       this.#lost =
@@ -753,17 +402,12 @@ export class Vring implements OwnedQueue, Looker {
    * @returns a promise while handlers still have requests; it resolves when the last has finished
    */
   close(): Promise<void> | undefined {
-    const handed = this.#handed !== undefined;
-    this.#handed = undefined;
-    if (handed) this.#dismiss();
+    this.#work.abandon();
     this.#deactivate();
-    this.#dropKick();
     this.#missing = undefined;
     this.#ring = undefined;
-    if (this.#place !== undefined) this.#release(this.#place);
-    this.#place = undefined;
-    this.setCall(-1);
-    this.setError(-1);
-    return this.#pending === 0 ? undefined : new Promise((resolve) => this.#drained = resolve);
+    this.#site.leave();
+    this.#doorbells.close();
+    return this.#work.idled();
   }
 }

@@ -1,0 +1,125 @@
+/**
+ * The descriptors of a ring: by which the driver rings here, and we ring there.
+ *
+ * @module
+ */
+
+import { consume, signal } from "../../ffi/eventfd.ts";
+import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
+import type { Reactor } from "../../ffi/reactor.ts";
+import { FieldError } from "../protocol/error.ts";
+
+/** How often a ring without a kick descriptor is looked at, ms. */
+const POLL_INTERVAL = 1;
+
+/** Owns the descriptors; -1 where there is none. */
+export class Doorbells {
+  readonly #reactor: Reactor;
+  readonly #onKick: () => void;
+  #kick = -1;
+  #call = -1;
+  #error = -1;
+  #listening = false;
+  #pollTimer: ReturnType<typeof setInterval> | undefined;
+
+  /** None yet. `onKick` is called when the driver rings, or may have. */
+  constructor(reactor: Reactor, onKick: () => void) {
+    this.#reactor = reactor;
+    this.#onKick = onKick;
+  }
+
+  /**
+   * Takes over a kick descriptor; -1 to poll.
+   *
+   * @throws {FieldError} for one that cannot be waited for
+   */
+  setKick(kick: number): void {
+    this.dropKick();
+    this.#kick = kick;
+    if (kick < 0) return;
+    const { kind } = fileStatus(kick);
+    if (["file", "directory", "block device"].includes(kind)) {
+      throw new FieldError(
+        "kick descriptor",
+        "one that can be waited for, such as an eventfd",
+        `a ${kind}`,
+      );
+    }
+    setNonblocking(kick);
+  }
+
+  /** Closes the kick descriptor. */
+  dropKick(): void {
+    this.unlisten();
+    if (this.#kick >= 0) close(this.#kick);
+    this.#kick = -1;
+  }
+
+  /** Takes over a call descriptor; -1 when nobody wants to be told. */
+  setCall(call: number): void {
+    if (this.#call >= 0) close(this.#call);
+    this.#call = call;
+    if (call >= 0) setNonblocking(call);
+  }
+
+  /** Takes over an error descriptor; -1 when nobody wants to be told. */
+  setError(error: number): void {
+    if (this.#error >= 0) close(this.#error);
+    this.#error = error;
+    if (error >= 0) setNonblocking(error);
+  }
+
+  /** Begins to listen for kicks. */
+  listen(): void {
+    if (this.#listening) return;
+    this.#listening = true;
+    if (this.#kick < 0) this.#poll();
+    else this.#reactor.watch(this.#kick, () => this.#rung());
+  }
+
+  /** Ends {@link listen}. */
+  unlisten(): void {
+    if (!this.#listening) return;
+    this.#listening = false;
+    if (this.#pollTimer === undefined) return this.#reactor.unwatch(this.#kick);
+    clearInterval(this.#pollTimer);
+    this.#pollTimer = undefined;
+    this.#reactor.completed();
+  }
+
+  #poll(): void {
+    // The event loop has to go on meanwhile.
+    this.#reactor.deferred();
+    this.#pollTimer = setInterval(this.#onKick, POLL_INTERVAL);
+  }
+
+  #rung(): void {
+    if (consume(this.#kick) === "gone") {
+      // Nobody can ring any more, but there may be requests all the same.
+      this.dropKick();
+      this.listen();
+    }
+    this.#onKick();
+  }
+
+  /** Rings at the driver. Returns false when it has given no descriptor for that. */
+  call(): boolean {
+    if (this.#call < 0) return false;
+    signal(this.#call);
+    return true;
+  }
+
+  /** Rings where a broken ring is told. Returns false when there is no descriptor for that. */
+  error(): boolean {
+    if (this.#error < 0) return false;
+    signal(this.#error);
+    return true;
+  }
+
+  /** Closes all. */
+  close(): void {
+    this.dropKick();
+    this.setCall(-1);
+    this.setError(-1);
+  }
+}

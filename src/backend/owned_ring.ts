@@ -1,0 +1,178 @@
+/**
+ * A ring in the hands of its device.
+ *
+ * @module
+ */
+
+import type { Chain } from "../virtqueue/chain.ts";
+import type { Ring } from "../virtqueue/ring.ts";
+import type { OwnedQueue, QueueOwner } from "./device.ts";
+import type { RingWork } from "./ring_work.ts";
+import type { RingToWork } from "./vring_context.ts";
+
+/** Turns are counted in numbers that need no allocation. */
+const TURNS = 0x3fff_ffff;
+/** The turn of a chain that its owner has completed. */
+const COMPLETED = -1;
+
+/** Lends a ring to its owner while it runs, and lets the owner work when there is a reason. */
+export class OwnedRing implements RingWork, OwnedQueue {
+  /** Nobody waits for an owner: what it holds is taken from it. */
+  readonly pending = 0;
+  readonly #vring: RingToWork;
+  readonly #owner: QueueOwner;
+  /** The ring, while its owner has it. */
+  #handed: Ring | undefined;
+  /** Whether the owner has found no chain, and waits for one. */
+  #dry = false;
+  /** Whether the owner wants to be called again. */
+  #more = false;
+  /** Whether chains were completed that the driver has not been shown. */
+  #hidden = false;
+  /** Chains taken and completed since the owner has the ring, and whether that was in the same order. */
+  #takes = 0;
+  #returns = 0;
+  #ordered = true;
+
+  /** The owner does not have the ring yet. */
+  constructor(vring: RingToWork, owner: QueueOwner) {
+    this.#vring = vring;
+    this.#owner = owner;
+  }
+
+  get index(): number {
+    return this.#vring.index;
+  }
+
+  get size(): number {
+    return this.#vring.size;
+  }
+
+  get features(): bigint {
+    return this.#vring.features;
+  }
+
+  idled(): undefined {}
+
+  refresh(): void {
+    this.#dry = true;
+  }
+
+  handOut(): void {
+    if (this.#handed !== undefined) return;
+    this.#handed = this.#vring.ring;
+    this.#dry = true;
+    this.#more = this.#hidden = false;
+    this.#takes = this.#returns = 0;
+    this.#ordered = true;
+    try {
+      this.#owner.start?.(this);
+    } catch (error) {
+      this.#vring.failed(error);
+    }
+  }
+
+  /** Takes the ring back from its owner, with the chains that it still holds. */
+  takeBack(): void {
+    const ring = this.#handed;
+    if (ring === undefined) return;
+    this.#dismiss();
+    this.#handed = undefined;
+    this.#vring.show(ring);
+    if (ring.inFlight === 0 || (this.#ordered && ring.rewind())) return;
+    for (const chain of ring.taken()) {
+      // With IN_ORDER what was completed may still be waiting for one before it.
+      if (chain.turn === COMPLETED) continue;
+      chain.written = 0;
+      ring.push(chain);
+    }
+    this.#vring.show(ring);
+  }
+
+  abandon(): void {
+    const handed = this.#handed !== undefined;
+    this.#handed = undefined;
+    if (handed) this.#dismiss();
+  }
+
+  #dismiss(): void {
+    try {
+      this.#owner.stop?.(this);
+    } catch (error) {
+      this.#vring.requestFailed(error);
+    }
+  }
+
+  /** Lets the owner work when there is a reason, and shows what it has completed. Returns whether there was any. */
+  look(): boolean {
+    const ring = this.#handed;
+    if (ring === undefined) return false;
+    let worked = false;
+    if (!this.#vring.waits && (this.#more || (this.#dry && ring.available()))) {
+      worked = true;
+      this.#dry = this.#more = false;
+      ring.suppress();
+      try {
+        if (this.#owner.work?.(this) === true) this.#more = true;
+      } catch (error) {
+        this.#vring.failed(error);
+      }
+    }
+    if (this.#hidden) {
+      worked = true;
+      this.publish();
+    }
+    return worked;
+  }
+
+  /** Asks for kicks if the owner waits for a chain. Returns true when something came in meanwhile. */
+  idle(): boolean {
+    const ring = this.#handed;
+    if (ring === undefined || this.#vring.waits) return false;
+    return this.#hidden || this.#more || (this.#dry && ring.arm());
+  }
+
+  take(): Chain | null {
+    const ring = this.#handed;
+    if (ring === undefined || this.#vring.waits) return null;
+    try {
+      const chain = ring.pop();
+      if (chain !== null) {
+        chain.turn = this.#takes;
+        this.#takes = (this.#takes + 1) & TURNS;
+        return chain;
+      }
+    } catch (error) {
+      this.#vring.failed(error);
+      return null;
+    }
+    if (!this.#dry) {
+      this.#dry = true;
+      this.#vring.reactor.wake(this);
+    }
+    return null;
+  }
+
+  complete(chain: Chain): void {
+    const ring = this.#handed;
+    if (ring === undefined || !chain.inFlight || chain.turn === COMPLETED) return;
+    if (chain.turn !== this.#returns) this.#ordered = false;
+    chain.turn = COMPLETED;
+    this.#returns = (this.#returns + 1) & TURNS;
+    ring.push(chain);
+    if (this.#hidden) return;
+    this.#hidden = true;
+    this.#vring.reactor.wake(this);
+  }
+
+  publish(): void {
+    this.#hidden = false;
+    if (this.#handed !== undefined) this.#vring.show(this.#handed);
+  }
+
+  wake(): void {
+    if (this.#handed === undefined) return;
+    this.#more = true;
+    this.#vring.reactor.wake(this);
+  }
+}

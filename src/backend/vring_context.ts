@@ -1,0 +1,77 @@
+/**
+ * What a ring needs of its session.
+ *
+ * @module
+ */
+
+import type { Collage } from "../../ffi/mapping.ts";
+import type { Reactor } from "../../ffi/reactor.ts";
+import type { AddressSpace } from "../memory/address_space.ts";
+import type { DirtyLog } from "../memory/dirty_log.ts";
+import type { IotlbMiss } from "../memory/iotlb.ts";
+import type { InflightRegion } from "../virtqueue/inflight.ts";
+import type { Ring, RingPart } from "../virtqueue/ring.ts";
+import type { Queue } from "./device.ts";
+
+/** Where a part of a ring is. The ring unmaps what was mapped for it. */
+export interface VringPart extends RingPart {
+  /** Scattered pages, mapped once more in a row. */
+  readonly collage?: Collage;
+}
+
+/** What a ring, named by its index, needs of its session. */
+export interface VringContext {
+  /** What the addresses in descriptors mean. */
+  space(): AddressSpace;
+  /**
+   * Where a part of a ring is; `undefined` when it is not within one region of guest memory.
+   *
+   * @param access what is done there, of {@link Access}
+   * @throws {IotlbMiss} when the IOTLB does not say
+   */
+  locate(address: bigint, length: number, access: number): VringPart | undefined;
+  /** Whether there is guest memory at all. */
+  hasMemory(): boolean;
+  /** Waiting. */
+  readonly reactor: Reactor;
+  /** The features that the driver accepted. */
+  features(): bigint;
+  /** A handler failed; the request was completed all the same. */
+  onRequestError(index: number, error: unknown): void;
+  /** A ring has begun to run: the front-end can be told something. */
+  onRunning(): void;
+  /** An address is missing in the IOTLB. The ring waits for {@link Vring.retry}, or for {@link Vring.fail}. */
+  onMiss(index: number, miss: IotlbMiss): void;
+  /** Where a running ring of so many entries records requests in flight; `undefined` when it does not. */
+  inflight(index: number, size: number): InflightRegion | undefined;
+  /** Where to mark what is written to guest memory, while that is asked for. */
+  log(): DirtyLog | undefined;
+  /** Something may have been marked. */
+  logged(): void;
+  /** The guest address behind the `log` field of SET_VRING_ADDR; -1 when it has none. */
+  logAddress(address: bigint): number;
+  /** Notifications as messages on the back-end channel, where they were negotiated (INBAND_NOTIFICATIONS). */
+  notifyInBand(index: number, message: "VRING_CALL" | "VRING_ERR"): void;
+  /** The driver broke the ring; it stands still until it is set up anew. */
+  onBroken(index: number, error: unknown): void;
+}
+
+/** A ring as those see it who take its requests and complete them. */
+export interface RingToWork extends Queue {
+  /** Waiting. */
+  readonly reactor: Reactor;
+  /** The ring, from its first start until it stops. */
+  readonly ring: Ring | undefined;
+  /** Whether requests may be taken: it is started and enabled. */
+  readonly running: boolean;
+  /** Whether it must not be touched for now, because of the IOTLB. */
+  readonly waits: boolean;
+  /** Shows the driver what was returned, and tells it if it wants to know. */
+  show(ring: Ring): void;
+  /** An address was missing, or the driver broke the ring. */
+  failed(error: unknown): void;
+  /** A handler failed; the request is completed all the same. */
+  requestFailed(error: unknown): void;
+  /** All that handlers had promised was shown. */
+  settled(): void;
+}
