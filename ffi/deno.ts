@@ -106,3 +106,83 @@ export function startSleeper(set: number, cell: SharedArrayBuffer): void {
   new Worker(url, { type: "module" }).postMessage({ set, cell });
   URL.revokeObjectURL(url);
 }
+
+/** A thread as the one sees it that has started it. Messages are copied by structured clone. */
+export interface Thread {
+  /** Sends a message. */
+  post(message: unknown): void;
+  /** Ends it: it must not be in a system call that may last. */
+  end(): void;
+}
+
+/**
+ * Starts a thread that runs a module.
+ *
+ * @param onMessage called with every message that it sends
+ * @param onFailure called when it has ended by an error
+ */
+export function startThread(
+  url: string,
+  name: string,
+  onMessage: (message: unknown) => void,
+  onFailure: (reason: string) => void,
+): Thread {
+  const worker = new Worker(url, { type: "module", name });
+  worker.onmessage = ({ data }) => onMessage(data);
+  worker.onerror = (event) => {
+    event.preventDefault();
+    onFailure(event.message);
+  };
+  worker.onmessageerror = () => onFailure("a message could not be read");
+  return { post: (message) => worker.postMessage(message), end: () => worker.terminate() };
+}
+
+/**
+ * Why a thread may not run a module, or `undefined` when it may. Unlike an import, a thread needs leave to read the files that
+ * it runs, also those that this program has itself been started from.
+ */
+export function threadRefusal(url: string): string | undefined {
+  const { protocol, pathname } = new URL(url);
+  if (protocol !== "file:") return undefined;
+  const path = decodeURIComponent(pathname);
+  if (Deno.permissions.querySync({ name: "read", path }).state === "granted") return undefined;
+  return `threads need --allow-read of the modules that they run, and ${path} may not be read`;
+}
+
+/** A thread as it sees itself. */
+export interface OwnThread {
+  /** Sends a message to the one that has started it. */
+  post(message: unknown): void;
+  /** Ends it, once what runs has returned. */
+  close(): void;
+}
+
+/**
+ * In a thread that {@link startThread} has started: takes its messages.
+ *
+ * @param onMessage called with each
+ * @param onError called with what nobody has caught; the thread goes on
+ */
+export function ownThread(
+  onMessage: (message: unknown) => void,
+  onError: (error: unknown) => void,
+): OwnThread {
+  const scope = globalThis as unknown as OwnThreadScope;
+  scope.onmessage = ({ data }) => onMessage(data);
+  scope.addEventListener("error", (event) => {
+    event.preventDefault();
+    onError((event as ErrorEvent).error);
+  });
+  scope.addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    onError((event as PromiseRejectionEvent).reason);
+  });
+  return { post: (message) => scope.postMessage(message), close: () => scope.close() };
+}
+
+/** What the global scope of a thread has. */
+interface OwnThreadScope extends EventTarget {
+  onmessage: (event: MessageEvent) => void;
+  postMessage(message: unknown): void;
+  close(): void;
+}

@@ -21,8 +21,20 @@ const MREMAP_FIXED = 2;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 
+/** Mapped memory, as those use it who need not know who has mapped it. */
+export interface MappedMemory {
+  /** The memory. Detached (length 0) once {@link unmap} has been called. */
+  readonly buffer: ArrayBuffer;
+  /** Address of the first byte in this process. */
+  readonly address: bigint;
+  /** Bytes. */
+  readonly byteLength: number;
+  /** Lets go of it: every view that anyone kept has length 0 from here on. */
+  unmap(): void;
+}
+
 /** A file, or part of one, mapped into this process and shared with whoever else maps it. */
-export class Mapping {
+export class Mapping implements MappedMemory {
   /** The memory. Detached (length 0) once {@link unmap} has been called. */
   readonly buffer: ArrayBuffer;
   /** Address of the first byte in this process. */
@@ -56,19 +68,6 @@ export class Mapping {
   }
 
   /**
-   * Allows reading and writing.
-   *
-   * @throws {OsError}
-   */
-  allowAccess(): void {
-    check(
-      libc.mprotect(this.address, BigInt(this.byteLength), PROT_READ | PROT_WRITE),
-      "mprotect",
-      () => `opening ${this.byteLength} bytes at 0x${this.address.toString(16)}`,
-    );
-  }
-
-  /**
    * Unmaps. The buffer is detached first: every view that anyone kept has length 0 from here on, and a
    * late access reads `undefined` instead of ending the process with SIGSEGV.
    */
@@ -78,6 +77,46 @@ export class Mapping {
     this.buffer.transfer(0);
     libc.munmap(this.address, BigInt(this.byteLength));
   }
+}
+
+/** Memory that another thread of this process has mapped, and keeps mapped until it was told that this has let go. */
+export class MappingView implements MappedMemory {
+  readonly buffer: ArrayBuffer;
+  readonly address: bigint;
+  readonly byteLength: number;
+  readonly #onRelease: () => void;
+  #held = true;
+
+  /**
+   * @param address of the first byte, as {@link Mapping.address} says
+   * @param onRelease called when nothing here uses the memory any more
+   */
+  constructor(address: bigint, byteLength: number, onRelease: () => void) {
+    this.address = address;
+    this.byteLength = byteLength;
+    this.buffer = bufferAt(address, byteLength);
+    this.#onRelease = onRelease;
+  }
+
+  unmap(): void {
+    if (!this.#held) return;
+    this.#held = false;
+    this.buffer.transfer(0);
+    this.#onRelease();
+  }
+}
+
+/**
+ * Allows reading and writing of memory that was mapped without.
+ *
+ * @throws {OsError}
+ */
+export function allowAccess(address: bigint, byteLength: number): void {
+  check(
+    libc.mprotect(address, BigInt(byteLength), PROT_READ | PROT_WRITE),
+    "mprotect",
+    () => `opening ${byteLength} bytes at 0x${address.toString(16)}`,
+  );
 }
 
 /** Some pages of a shared mapping. */

@@ -5,13 +5,9 @@
  */
 
 import { setImmediate } from "node:timers";
-import { startSleeper } from "./deno.ts";
 import { Epoll, EpollEvent } from "./epoll.ts";
-import { eventfd, signal } from "./eventfd.ts";
-import { close } from "./fd.ts";
 import { NAP, Pace } from "./pace.ts";
-
-const ONCE = EpollEvent.IN | EpollEvent.ONE_SHOT;
+import { Sleeper } from "./sleeper.ts";
 
 /**
  * Work that announces itself in shared memory, where looking costs nanoseconds and being told costs tens of
@@ -31,11 +27,20 @@ const LOOKS_PER_CHECK = 16;
 /** Clock readings between two questions to the kernel for other descriptors. */
 const CHECKS_PER_POLL = 16;
 
+/** What a thread's event loop still has to take, in a thread that is the reactor's. */
+export interface Inbox {
+  /** Whether a message is on its way. Whoever sends one also rings a descriptor that the reactor watches. */
+  expecting(): boolean;
+}
+
 /**
  * One wait set, one sleeping thread, any number of sessions.
  *
  * While there is work, the isolate finds it by itself: it looks at shared memory, or naps in the kernel. When there is
  * none, it sleeps in `Atomics.waitAsync` and the event loop is free. {@link Pace} decides.
+ *
+ * In a thread of its own ({@link dedicate}) it does not sleep but wait in the kernel, without limit: whoever rings wakes the
+ * thread that handles it. The event loop then gets its turn when a message comes, and while handlers have promises under way.
  */
 export class Reactor {
   static #shared: Reactor | undefined;
@@ -59,8 +64,12 @@ export class Reactor {
   #napping = false;
   /** Requests that complete by way of the event loop. */
   #outside = 0;
+  #inbox: Inbox | undefined;
+  /** Whether promises may have been settled whose continuation has not run. */
+  #unsettled = false;
   #running = false;
-  #cell: Int32Array | undefined;
+  #sleeper: Sleeper | undefined;
+  #onEnd: (() => void) | undefined;
 
   /** Ceiling of the time spent looking, ms. 0 turns looking off. */
   get pollCeiling(): number {
@@ -68,6 +77,19 @@ export class Reactor {
   }
   set pollCeiling(value: number) {
     this.#pace.ceiling = value;
+  }
+
+  /** Gives it this thread: from now on the event loop is free only when there is a reason. */
+  dedicate(inbox: Inbox): void {
+    this.#inbox = inbox;
+  }
+
+  /** Ends it, with its thread: nothing is watched any more. */
+  async close(): Promise<void> {
+    this.#callbacks.clear();
+    this.#interrupt();
+    if (this.#running) await new Promise<void>((resolve) => this.#onEnd = resolve);
+    this.#epoll.close();
   }
 
   /** Told of an exception in a callback, which is a mistake of whoever wrote that. The other callbacks go on. */
@@ -89,7 +111,7 @@ export class Reactor {
   /** Starts the loop, unless it runs or there is nothing to wait for. */
   #start(): void {
     if (this.#running || this.#callbacks.size === 0) return;
-    this.#running = true;
+    this.#running = this.#unsettled = true;
     void this.#run();
   }
 
@@ -130,53 +152,41 @@ export class Reactor {
    */
   deferred(): void {
     this.#outside++;
+    this.#unsettled = true;
   }
 
   /** Ends {@link deferred}. */
   completed(): void {
     this.#outside--;
+    if (this.#inbox !== undefined && this.#outside === 0) this.#interrupt();
   }
 
   /** Makes the loop go round once more, when it waits. */
   #interrupt(): void {
-    if (this.#cell === undefined) return;
-    Atomics.add(this.#cell, 0, 1);
-    Atomics.notify(this.#cell, 0);
+    this.#sleeper?.interrupt();
   }
 
   async #run(): Promise<void> {
-    const shared = new SharedArrayBuffer(12);
-    const cell = this.#cell = new Int32Array(shared);
-    const stop = eventfd();
-    // One-shot: the thread is woken only while the isolate sleeps, not while it looks or naps.
-    const outer = new Epoll();
-    outer.add(this.#epoll.fd, ONCE);
-    outer.add(stop);
-    startSleeper(outer.fd, shared);
+    const sleeper = this.#sleeper = new Sleeper(this.#epoll);
     while (this.#callbacks.size > 0) {
-      const seen = Atomics.load(cell, 0);
-      if (this.#turn()) {
-        await new Promise<void>((resolve) => setImmediate(resolve));
-      } else {
-        outer.modify(this.#epoll.fd, ONCE);
-        const wait = Atomics.waitAsync(cell, 0, seen);
-        if (wait.async) await wait.value;
+      const seen = sleeper.interruptions;
+      if (!this.#turn()) {
+        await sleeper.sleep(seen);
+        continue;
       }
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      this.#unsettled = this.#outside > 0;
     }
-    Atomics.store(cell, 1, 1);
-    signal(stop);
-    const ended = Atomics.waitAsync(cell, 2, 0);
-    if (ended.async) await ended.value;
-    outer.close();
-    close(stop);
-    this.#cell = undefined;
+    await sleeper.end();
+    this.#sleeper = undefined;
     this.#running = false;
+    this.#onEnd?.();
     this.#start();
   }
 
   /** Handles what is ready, looks a while, naps a while. Returns whether to come back soon rather than sleep. */
   #turn(): boolean {
-    const end = performance.now() + TURN;
+    let end = performance.now() + TURN;
     let ready = this.#dispatch(0);
     while (true) {
       if (this.#awake.length > 0) {
@@ -184,8 +194,14 @@ export class Reactor {
         const came = this.#arm();
         this.#napping = !came && this.#pace.naps;
         this.#slept = !came;
-        if (performance.now() >= end) return came || this.#napping;
+        if (performance.now() >= end) return came || this.#napping || this.#inbox !== undefined;
         if (came) continue;
+      }
+      if (this.#inbox !== undefined && this.#outside === 0) {
+        if (this.#unsettled || this.#inbox.expecting() || this.#callbacks.size === 0) return true;
+        this.#dispatch(-1);
+        end = performance.now() + TURN;
+        continue;
       }
       // What was just handled may go on in promises, and what handlers promise needs the event loop.
       if (!this.#napping || this.#outside > 0) return ready;

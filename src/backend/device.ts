@@ -191,6 +191,27 @@ export interface FrontEndLink {
   readonly windows: SharedWindows;
 }
 
+/** How a device is made in worker threads, and how its rings are spread over them. */
+export interface WorkerRules {
+  /**
+   * URL of a module whose default export is the device, or a function that makes one: it is loaded in each worker, as a device
+   * cannot be sent there. Not needed when {@link serve} was itself given such a URL.
+   */
+  readonly module?: string | URL;
+  /** What the function is called with: anything that can be cloned. */
+  readonly options?: unknown;
+  /**
+   * How many rings, counted from the first, have to be in the same worker: 2 for pairs, for one; 1 by default. A device
+   * that owns rings ({@link QueueOwner}) must say it.
+   */
+  readonly group?: number;
+  /**
+   * Whether the worker's event loop has to stay free for timers and promises that are of no request. By default it has if
+   * the definition's own queues are owned; otherwise a worker waits in the kernel, which is quicker.
+   */
+  readonly eventLoop?: boolean;
+}
+
 /** What a device definition says. */
 export interface DeviceDefinition extends Partial<DeviceBehaviour> {
   /** The virtio device id (virtio 1.4, section 5), such as 4 for an entropy source. */
@@ -201,6 +222,8 @@ export interface DeviceDefinition extends Partial<DeviceBehaviour> {
   readonly features?: bigint;
   /** Whether it serves one front-end at a time; others wait in the socket's queue. */
   readonly exclusive?: boolean;
+  /** Lets it run in worker threads (`workers` of {@link serve}). */
+  readonly worker?: WorkerRules;
   /** Makes the behaviour for one front-end, where the state is not the same for all. */
   connect?(link: FrontEndLink): DeviceBehaviour;
 }
@@ -228,6 +251,12 @@ export class Device {
     if (queues === undefined) throw new TypeError(`${this.name}: a device needs either queues or connect()`);
     return this.definition as DeviceBehaviour;
   }
+
+  /**
+   * Lets go of what it holds, for devices that hold something. Who has made a device closes it, when its server has finished;
+   * those in worker threads are closed by the server.
+   */
+  close(): void {}
 
   /** Tells every front-end, and by it the driver, that the configuration space has changed. */
   configChanged(): void {

@@ -8,7 +8,7 @@ import { Access, type Iotlb, type IotlbMiss } from "../memory/iotlb.ts";
 import { type Iotlb as IotlbMessage, IotlbType } from "../protocol/payloads.ts";
 import { RingError } from "../virtqueue/ring.ts";
 import type { BackChannel } from "./back_channel.ts";
-import type { Vring } from "./vring.ts";
+import type { VringControl } from "./vring_control.ts";
 
 /** How long to wait before a question is asked again that was acknowledged without an entry, ms: at first and at most. */
 const FIRST_DELAY = 1;
@@ -21,16 +21,16 @@ interface Question {
   readonly iova: number;
   readonly access: number;
   /** The ways in which rings waited when it was asked: what is answered is answered to them. */
-  asked: Map<Vring, IotlbMiss>;
+  asked: Map<VringControl, IotlbMiss>;
   /** Rings that came to wait since then. The answer may be from before what they wait for was there. */
-  joined: Map<Vring, IotlbMiss>;
+  joined: Map<VringControl, IotlbMiss>;
   delay: number;
   timer: ReturnType<typeof setTimeout> | undefined;
 }
 
 /**
  * The questions that are open in a session. A ring that waits holds up nothing else. It goes on by an update, and by nothing
- * else ({@link Vring.retry}); it fails when the front-end says no, and at no time of ours.
+ * else; it fails when the front-end says no, and at no time of ours.
  *
  * Question, acknowledgement, update and invalidation go over two sockets, so an acknowledgement does not say what the IOTLB
  * has now: the entry may have come and gone again before the ring has looked, or be on its way still. Then it is asked anew.
@@ -50,7 +50,7 @@ export class IotlbMisses {
   }
 
   /** Asks for what a ring waits for. */
-  ask(vring: Vring, miss: IotlbMiss): void {
+  ask(vring: VringControl, miss: IotlbMiss): void {
     const { iova, access } = miss;
     const key = `${iova}:${access}`;
     let question = this.#open.get(key);
@@ -116,7 +116,7 @@ export class IotlbMisses {
     const reason = refusal instanceof Error ? refusal.message : String(refusal);
     const error = new RingError(`the IOMMU ${what} at ${address} (${reason})`);
     const failed = waiting(question.asked);
-    for (const [vring, miss] of failed) vring.fail(miss, error);
+    for (const [vring, miss] of failed) void vring.fail(miss, error);
     if (entry === undefined || failed.length === 0) return;
     // QEMU has no use for it, and answers that.
     this.#channel.requestEarly("IOTLB_MSG", message(IotlbType.ACCESS_FAIL, question)).catch(() => {});
@@ -124,7 +124,7 @@ export class IotlbMisses {
 }
 
 /** Those that still wait, and in the same way. */
-function waiting(rings: ReadonlyMap<Vring, IotlbMiss>): [Vring, IotlbMiss][] {
+function waiting(rings: ReadonlyMap<VringControl, IotlbMiss>): [VringControl, IotlbMiss][] {
   return [...rings].filter(([vring, miss]) => vring.missing === miss);
 }
 

@@ -5,7 +5,7 @@
  */
 
 import { signal } from "../../ffi/eventfd.ts";
-import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
+import { close, duplicate, fileStatus, setNonblocking } from "../../ffi/fd.ts";
 import { Mapping } from "../../ffi/mapping.ts";
 import { DirtyLog } from "../memory/dirty_log.ts";
 import { FieldError } from "../protocol/error.ts";
@@ -50,11 +50,16 @@ export class MigrationLog {
     this.log = new DirtyLog(new Uint8Array(mapping.buffer, start, Number(size)));
   }
 
-  /** SET_LOG_FD: takes over an event to ring after marking. */
+  /**
+   * SET_LOG_FD: an event to ring after marking.
+   *
+   * @param fd stays the caller's
+   */
   setEvent(fd: number): void {
     if (this.#event >= 0) close(this.#event);
-    this.#event = fd;
+    this.#event = -1;
     setNonblocking(fd);
+    this.#event = duplicate(fd);
   }
 
   /** Rings, if there were marks since the last time. */

@@ -11,6 +11,9 @@ import { Listener } from "../transport/listener.ts";
 import type { Device } from "./device.ts";
 import { type Log, logToStderr } from "./log.ts";
 import { Session } from "./session.ts";
+import { makeDevice } from "./threads/make_device.ts";
+import type { DeviceSource } from "./threads/messages.ts";
+import { ThreadPool } from "./threads/thread_pool.ts";
 
 export { SocketInUseError } from "../transport/listener.ts";
 
@@ -29,6 +32,14 @@ export interface ServeOptions {
    * that. 0 sleeps at once. Holds for all devices of the process.
    */
   readonly pollUs?: number;
+  /**
+   * Runs the rings in so many worker threads (1 to 64) in place of the calling one, ring by ring to the next. Each has a
+   * device of its own, made as {@link WorkerRules} say. The program must be allowed to read its own modules (Deno's
+   * `--allow-read`), unless they are from the net.
+   */
+  readonly workers?: number;
+  /** What the function is called with that a module given to {@link serve} exports. With workers: anything that can be cloned. */
+  readonly deviceOptions?: unknown;
   /**
    * Offers ACCESS_PLATFORM, for guests whose driver addresses go through an IOMMU (QEMU's `iommu_platform=on`). Off by
    * default: a front-end that takes it without having an IOMMU would not work.
@@ -60,6 +71,7 @@ export class Server {
   readonly #options: ServeOptions;
   readonly #log: Log;
   readonly #reactor = Reactor.shared();
+  readonly #threads: ThreadPool | undefined;
   readonly #sessions = new Set<Session>();
   readonly #maxSessions: number;
   #listener = -1;
@@ -67,20 +79,13 @@ export class Server {
   #paused = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
+  #finishing = false;
   #finish: () => void = () => {};
 
   /** Use {@link serve}. */
-  constructor(device: Device, options: ServeOptions) {
-    const { socketPath, fd, socketMode = 0o600, pollUs, signal, log = logToStderr } = options;
-    if ((socketPath === undefined) === (fd === undefined)) {
-      throw new TypeError("serve: give either socketPath or fd");
-    }
-    if (pollUs !== undefined) {
-      if (!(pollUs >= 0 && pollUs <= 1_000_000)) {
-        throw new RangeError(`pollUs must be 0 to 1000000, got ${pollUs}`);
-      }
-      this.#reactor.pollCeiling = pollUs / 1000;
-    }
+  constructor(device: Device, options: ServeOptions, threads?: ThreadPool) {
+    const { socketPath, fd, socketMode = 0o600, signal, log = logToStderr } = options;
+    this.#threads = threads;
     this.#device = device;
     this.#options = options;
     this.#log = log;
@@ -137,6 +142,7 @@ export class Server {
       session = new Session(fd, this.#device, {
         reactor: this.#reactor,
         log: this.#log,
+        threads: this.#threads,
         iommu: this.#options.iommu,
         inBandNotifications: this.#options.inBandNotifications,
         onEnd: () => {
@@ -170,7 +176,10 @@ export class Server {
   }
 
   #finishIfIdle(): void {
-    if (this.#sessions.size === 0) this.#finish();
+    if (this.#sessions.size > 0 || this.#finishing) return;
+    this.#finishing = true;
+    if (this.#threads === undefined) this.#finish();
+    else void this.#threads.end().then(this.#finish);
   }
 }
 
@@ -191,11 +200,56 @@ export class Server {
  * server.close();
  * ```
  *
+ * @example The same with its rings in two worker threads: the default export of `rng.ts` is the device
+ * ```ts ignore
+ * import { serve } from "@vhost/user";
+ *
+ * await serve(new URL("./rng.ts", import.meta.url), { socketPath: "/tmp/rng.sock", workers: 2 });
+ * ```
+ *
+ * @param device a device; or the URL of a module whose default export is one, or a function that makes one. A device that
+ * is made so is closed when the server has finished.
  * @throws {SocketInUseError} when another process listens on the path
  * @throws {OsError} when the socket cannot be made
  * @throws {TypeError} for options that do not go together
  */
-// deno-lint-ignore require-await
-export async function serve(device: Device, options: ServeOptions): Promise<Server> {
-  return new Server(device, options);
+export async function serve(device: Device | URL, options: ServeOptions): Promise<Server> {
+  const { socketPath, fd, pollUs, workers } = options;
+  if ((socketPath === undefined) === (fd === undefined)) {
+    throw new TypeError("serve: give either socketPath or fd");
+  }
+  if (pollUs !== undefined) {
+    if (!(pollUs >= 0 && pollUs <= 1_000_000)) {
+      throw new RangeError(`pollUs must be 0 to 1000000, got ${pollUs}`);
+    }
+    Reactor.shared().pollCeiling = pollUs / 1000;
+  }
+  if (!(device instanceof URL)) return await start(device, undefined, options, workers);
+  const source = { module: device.href, options: options.deviceOptions };
+  const made = await makeDevice(source);
+  try {
+    const server = await start(made, source, options, workers);
+    void server.finished.then(() => made.close());
+    return server;
+  } catch (error) {
+    made.close();
+    throw error;
+  }
+}
+
+async function start(
+  device: Device,
+  source: DeviceSource | undefined,
+  options: ServeOptions,
+  workers: number | undefined,
+): Promise<Server> {
+  if (workers === undefined) return new Server(device, options);
+  const { pollCeiling } = Reactor.shared();
+  const threads = await ThreadPool.start(workers, device.name, device.definition, source, pollCeiling);
+  try {
+    return new Server(device, options, threads);
+  } catch (error) {
+    await threads.end();
+    throw error;
+  }
 }

@@ -7,6 +7,7 @@
 import { frontendMessages } from "../protocol/messages.ts";
 import { Connection } from "../transport/connection.ts";
 import { Responder } from "../transport/responder.ts";
+import { after, all } from "./awaitable.ts";
 import type { Device } from "./device.ts";
 import { configHandlers } from "./handlers/config.ts";
 import { deviceHandlers } from "./handlers/device.ts";
@@ -45,6 +46,7 @@ export class Session {
       onFailure: (error) => state.log("warning", "a request of the front-end failed", error),
       onEnd: (error) => this.#end(error),
     });
+    for (const { opened } of state.remoteHosts) opened.catch((error) => this.#responder.end(error));
   }
 
   /** Drops the front-end. */
@@ -57,16 +59,15 @@ export class Session {
     if (error !== undefined) state.log("error", "the session is over", error);
     else state.log("info", "the front-end has left");
     this.#unwatch();
-    const unfinished = state.vrings.map((vring) => vring.close()).filter((each) => each !== undefined);
+    const closed = all(state.remoteHosts.map((host) => host.close()));
+    const unfinished = all([state.host.closeRings(), ...state.remoteHosts.map((host) => host.finished())]);
     state.closeChannel();
     state.transfer?.cancel();
-    state.postcopy.end();
-    state.migrationLog.close();
-    state.inflight?.close();
-    state.memory.clear();
-    state.behaviour.disconnected?.();
-    // The next front-end of an exclusive device must not be overtaken by what this one has asked for.
-    if (unfinished.length === 0) this.#onEnd();
-    else void Promise.all(unfinished).then(() => this.#onEnd());
+    after(closed, () => {
+      state.postcopy.end();
+      state.host.closeMemory();
+      // The next front-end of an exclusive device must not be overtaken by what this one has asked for.
+      after(unfinished, this.#onEnd);
+    });
   }
 }

@@ -6,9 +6,7 @@
 
 import type { Reactor } from "../../ffi/reactor.ts";
 import { userfaultfdAvailable } from "../../ffi/userfaultfd.ts";
-import { GuestMemory } from "../memory/guest_memory.ts";
-import { Iotlb, IotlbMiss } from "../memory/iotlb.ts";
-import { Segments } from "../memory/segments.ts";
+import type { GuestMemory } from "../memory/guest_memory.ts";
 import { FieldError } from "../protocol/error.ts";
 import {
   DeviceStatus,
@@ -20,23 +18,18 @@ import {
   ringFeatures,
 } from "../protocol/features.ts";
 import type { MessageRow } from "../protocol/messages.ts";
+import { after, all, type Awaitable } from "./awaitable.ts";
 import { BackChannel } from "./back_channel.ts";
-import type { InflightBuffer } from "./inflight_buffer.ts";
 import { IotlbMisses } from "./iotlb_misses.ts";
 import type { Device, DeviceBehaviour, FrontEndLink } from "./device.ts";
 import type { StateTransfer } from "./device_state.ts";
 import type { Log, LogLevel } from "./log.ts";
-import { MigrationLog } from "./migration_log.ts";
 import { Postcopy } from "./postcopy.ts";
 import { SharedWindows } from "./shared_windows.ts";
-import { Vring } from "./vring.ts";
-import type { VringPart } from "./vring_context.ts";
-
-/** Guest addresses are below this: numbers hold them exactly. */
-const END = 1n << 53n;
-
-/** Regions that a front-end may add one by one: what libvhost-user and rust-vmm answer too. */
-export const MAX_MEM_SLOTS = 509;
+import { type RingEvents, RingHost, type RingHosting } from "./ring_host.ts";
+import type { RemoteHost } from "./threads/remote_host.ts";
+import type { ThreadPool } from "./threads/thread_pool.ts";
+import type { VringControl } from "./vring_control.ts";
 
 const RING_FEATURES: readonly RingFeature[] = [
   "LOG_ALL",
@@ -72,6 +65,8 @@ export interface SessionOptions {
   readonly iommu?: boolean;
   /** Whether to offer INBAND_NOTIFICATIONS. */
   readonly inBandNotifications?: boolean;
+  /** Threads that run the rings, in place of this one. */
+  readonly threads?: ThreadPool;
   /** Called once when the front-end has left or was dropped. */
   onEnd(): void;
 }
@@ -91,18 +86,6 @@ function deviceProtocolFeatures(behaviour: DeviceBehaviour): ProtocolFeature[] {
   return having.flatMap(([feature, has]) => has === undefined || has === false ? [] : [feature]);
 }
 
-/**
- * A ring's part in pages that do not follow each other, as Linux allocates rings behind an IOMMU. What the ring itself
- * writes there cannot be logged as one range, so it counts as outside the log.
- */
-function scattered(segments: Segments): VringPart | undefined {
-  const joined = segments.collage();
-  if (joined === undefined) return undefined;
-  const { collage, offset } = joined;
-  const region = { buffer: collage.buffer, bufferOffset: 0, guestAddress: Number.MAX_SAFE_INTEGER };
-  return { region, offset, collage };
-}
-
 /** One session. */
 export class SessionState {
   /** The device. */
@@ -111,10 +94,12 @@ export class SessionState {
   readonly behaviour: DeviceBehaviour;
   /** Waiting. */
   readonly reactor: Reactor;
-  /** Guest memory. */
-  readonly memory = new GuestMemory(MAX_MEM_SLOTS);
+  /** What is negotiated and shared; and the rings, unless other threads run them. */
+  readonly host: RingHost;
+  /** Those who run the rings in other threads. */
+  readonly remoteHosts: readonly RemoteHost[];
   /** The rings by index. */
-  readonly vrings: readonly Vring[];
+  readonly vrings: readonly VringControl[];
   /** Requests to the front-end. */
   readonly channel: BackChannel;
   /** Files shown to the guest. */
@@ -125,27 +110,18 @@ export class SessionState {
   readonly offered: bigint;
   /** Protocol features offered; constant for the session. */
   readonly offeredProtocol: bigint;
-  /** Features that the driver accepted. */
-  features = 0n;
-  /** Protocol features that the front-end accepted; kept over resets. */
-  protocol = 0n;
   /** The device status. */
   status = 0n;
-  /** The dirty log. */
-  readonly migrationLog = new MigrationLog();
-  /** Where requests in flight are recorded, once the front-end has given a buffer. */
-  inflight: InflightBuffer | undefined;
   /** The last transfer of the device's state. */
   transfer: StateTransfer | undefined;
   /** Addresses that rings wait for. */
   readonly #iotlbMisses: IotlbMisses;
-  #iotlb: Iotlb | undefined;
   readonly #log: Log;
   #configPending = false;
 
   /** A session at its start. */
   constructor(device: Device, options: SessionOptions) {
-    const { reactor, log, iommu = false, inBandNotifications = false } = options;
+    const { reactor, log, iommu = false, inBandNotifications = false, threads } = options;
     this.device = device;
     this.reactor = reactor;
     this.#log = log;
@@ -157,7 +133,7 @@ export class SessionState {
     });
     this.#iotlbMisses = new IotlbMisses(
       this.channel,
-      () => this.iotlb,
+      () => this.host.iotlb,
       (text) => this.log("warning", text),
     );
     const sizes = new Map<number, number>();
@@ -178,24 +154,18 @@ export class SessionState {
       ...(inBandNotifications ? ["INBAND_NOTIFICATIONS" as const] : []),
     ];
     this.offeredProtocol = mask(...protocolNames.map((name) => protocolFeatures[name]));
-    this.vrings = this.behaviour.queues.map((user, index) =>
-      new Vring(index, user, {
-        reactor,
-        space: () => this.#iommu() ?? this.memory,
-        locate: (address, length, access) => this.#locate(address, length, access),
-        hasMemory: () => this.memory.regions.length > 0,
-        features: () => this.features,
-        inflight: (index, size) => this.inflight?.region(index, size),
-        log: () => this.accepted("LOG_ALL") ? this.migrationLog.log : undefined,
-        logged: () => this.migrationLog.tell(),
-        logAddress: (address) => this.#logAddress(address),
-        onMiss: (index, miss) => this.#iotlbMisses.ask(this.vrings[index], miss),
-        notifyInBand: (index, message) => this.#notifyInBand(index, message),
-        onRunning: () => this.flushConfigChange(),
-        onRequestError: (index, error) => this.log("warning", `a request on ring ${index} failed`, error),
-        onBroken: (index, error) => this.#onBroken(index, error),
-      })
-    );
+    const events: RingEvents = {
+      onMiss: (index, miss) => this.#iotlbMisses.ask(this.vrings[index], miss),
+      notifyInBand: (index, message) => this.#notifyInBand(index, message),
+      onRunning: () => this.flushConfigChange(),
+      onRequestError: (index, error) => this.log("warning", `a request on ring ${index} failed`, error),
+      onBroken: (index, error) => this.#onBroken(index, error),
+    };
+    const indices = this.behaviour.queues.map((_, index) => index);
+    this.host = new RingHost(this.behaviour, threads === undefined ? indices : [], reactor, events);
+    this.remoteHosts = threads?.open(this.behaviour, events, link) ?? [];
+    this.vrings = [...this.host.vrings, ...this.remoteHosts.flatMap(({ vrings }) => vrings)]
+      .sort((a, b) => a.index - b.index);
   }
 
   /** Writes about what happens. */
@@ -205,12 +175,35 @@ export class SessionState {
 
   /** Whether a protocol feature was negotiated. */
   negotiated(feature: ProtocolFeature): boolean {
-    return has(this.protocol, protocolFeatures[feature]);
+    // The device may ask before there is one.
+    const host: RingHost | undefined = this.host;
+    return host?.negotiated(feature) ?? false;
   }
 
   /** Whether the driver has accepted a feature. */
   accepted(feature: RingFeature): boolean {
-    return has(this.features, ringFeatures[feature]);
+    return this.host.accepted(feature);
+  }
+
+  /** Guest memory. */
+  get memory(): GuestMemory {
+    return this.host.memory;
+  }
+
+  /** Has something done by everyone who runs rings, here first: what is refused here reaches nobody else. */
+  everywhere(what: (host: RingHosting) => Awaitable<void>): Awaitable<void> {
+    return after(what(this.host), () => all(this.remoteHosts.map(what)));
+  }
+
+  /** Changes the memory table, by a function that says whether it has. No device holds a chain meanwhile. */
+  changeMemory(change: () => boolean): Awaitable<void> {
+    this.host.changeMemory(change);
+    return this.shareMemory();
+  }
+
+  /** Tells other threads what guest memory there is. What has gone is unmapped when they do not use it any more. */
+  shareMemory(): Awaitable<void> {
+    return all(this.remoteHosts.map((host) => host.setMemory(this.memory.regions)));
   }
 
   /** Why a message may not be sent in this session, or `undefined` when it may. */
@@ -230,28 +223,15 @@ export class SessionState {
    *
    * @throws {FieldError} when the device has none of this index
    */
-  vring(index: number): Vring {
+  vring(index: number): VringControl {
     const vring = this.vrings[index];
     if (vring === undefined) throw new FieldError("ring", `0 to ${this.vrings.length - 1}`, index);
     return vring;
   }
 
-  /** The IOTLB, when the driver's addresses go through it. */
-  #iommu(): Iotlb | undefined {
-    return this.accepted("ACCESS_PLATFORM") ? this.iotlb : undefined;
-  }
-
-  /** The IOTLB has a new entry: rings that wait for it go on. */
-  iotlbUpdated(): void {
-    for (const vring of this.vrings) {
-      const { missing } = vring;
-      if (missing !== undefined && this.iotlb.has(missing)) vring.retry();
-    }
-  }
-
   /** A ring has stopped. While all do, QEMU does not tell what its IOMMU unmaps: nothing that is known can be relied on. */
-  vringStopped(): void {
-    if (!this.vrings.some((vring) => vring.started)) this.iotlb.clear();
+  vringStopped(): Awaitable<void> {
+    if (!this.vrings.some((vring) => vring.started)) return this.everywhere((host) => host.clearIotlb());
   }
 
   /** The session is over: asks the front-end for nothing more. */
@@ -260,62 +240,11 @@ export class SessionState {
     this.channel.close();
   }
 
-  /** The entries that the front-end has given. */
-  get iotlb(): Iotlb {
-    return this.#iotlb ??= new Iotlb(this.memory, this.negotiated("GPA_ADDRESSES"));
-  }
-
-  /** Where a part of a ring is (vhost-user, "Ring addresses"): its address is of the front-end, the guest or the IOMMU. */
-  #locate(address: bigint, length: number, access: number): VringPart | undefined {
-    const segments = new Segments();
-    const at = Number(address);
-    const iommu = this.#iommu();
-    if (iommu !== undefined) {
-      if (!iommu.resolve(segments, at, length, access)) return undefined;
-      return segments.contiguous() ?? scattered(segments);
-    }
-    if (this.negotiated("GPA_ADDRESSES")) {
-      return this.memory.append(segments, at, length) ? segments.contiguous() : undefined;
-    }
-    const region = this.memory.findUser(at, length);
-    return region === undefined ? undefined : { region, offset: at - region.userAddress };
-  }
-
-  /** Behind an IOMMU the log's address is one of the driver's, too. */
-  #logAddress(address: bigint): number {
-    const iommu = this.#iommu();
-    if (iommu === undefined) return address < END ? Number(address) : -1;
-    const segments = new Segments();
-    try {
-      if (!iommu.append(segments, Number(address), 1, true)) return -1;
-    } catch (error) {
-      if (error instanceof IotlbMiss) return -1;
-      throw error;
-    }
-    const place = segments.contiguous();
-    return place === undefined ? -1 : place.region.guestAddress + place.offset;
-  }
-
   #notifyInBand(index: number, message: "VRING_CALL" | "VRING_ERR"): void {
     if (this.channel.refusal(message) !== undefined) return;
     this.channel.request(message, { index, num: 0 }).catch((error) =>
       this.log("warning", `the front-end did not take ${message} of ring ${index}`, error)
     );
-  }
-
-  /** Changes the memory table, by a function that says whether it has. No device holds a chain meanwhile. */
-  changeMemory(change: () => boolean): void {
-    for (const vring of this.vrings) vring.takeBack();
-    try {
-      if (change()) this.memoryChanged();
-    } finally {
-      for (const vring of this.vrings) vring.handOut();
-    }
-  }
-
-  /** The memory table has changed. */
-  memoryChanged(): void {
-    for (const vring of this.vrings) vring.memoryChanged();
   }
 
   #onBroken(index: number, error: unknown): void {

@@ -18,11 +18,11 @@ function sameRange(a: ShmemMapping, b: ShmemMapping): boolean {
 /** The mappings of one session. */
 export class SharedWindows {
   readonly #sizes: ReadonlyMap<number, number>;
-  readonly #channel: BackChannel;
+  readonly #channel: Pick<BackChannel, "request">;
   #mapped: ShmemMapping[] = [];
 
   /** Regions by id with their bytes, nothing mapped. */
-  constructor(sizes: ReadonlyMap<number, number>, channel: BackChannel) {
+  constructor(sizes: ReadonlyMap<number, number>, channel: Pick<BackChannel, "request">) {
     this.#sizes = sizes;
     this.#channel = channel;
   }

@@ -21,6 +21,11 @@ export const servingOptions: Readonly<Record<string, Option>> = {
     value: "N",
     help: "Keep looking at a busy ring for up to N µs before sleeping (default 50; 0: sleep at once).",
   },
+  "workers": {
+    value: "N",
+    help: "Run the rings in N threads, 1 to 64 (default: in none of their own). In a checkout this\n" +
+      "needs deno's --allow-read for its directory.",
+  },
   "iommu": { help: "Offer ACCESS_PLATFORM, for QEMU's iommu_platform=on." },
   "inband-notifications": {
     help: "Offer notifications as messages, for User-Mode Linux and other simulators.",
@@ -31,7 +36,7 @@ export const servingOptions: Readonly<Record<string, Option>> = {
 
 /** The options of {@link servingOptions} as {@link ServeOptions}. */
 export function serveOptions(values: Values, output: Output): ServeOptions {
-  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, trace, verbose } = values;
+  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose } = values;
   if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
   const log: Log = (level, text, error) => {
     if (level === "debug" || (level === "info" && verbose !== true)) return;
@@ -42,6 +47,7 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
     fd: fd === undefined ? undefined : wholeNumber("fd", String(fd), 0, 1 << 20),
     socketMode: mode === undefined ? undefined : fileMode("socket-mode", String(mode)),
     pollUs: poll === undefined ? undefined : wholeNumber("poll-us", String(poll), 0, 1_000_000),
+    workers: workers === undefined ? undefined : wholeNumber("workers", String(workers), 1, 64),
     iommu: values.iommu === true,
     inBandNotifications: values["inband-notifications"] === true,
     log,

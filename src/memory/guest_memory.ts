@@ -78,9 +78,14 @@ export class GuestMemory implements AddressSpace {
       for (const region of fresh) region.retire();
       throw error;
     }
-    const gone = this.#regions.filter((region) => !kept.has(region));
-    if (gone.length === 0 && fresh.length === 0) return false;
-    this.#set([...kept, ...fresh]);
+    return this.adopt([...kept, ...fresh]);
+  }
+
+  /** Replaces the whole table by regions that are mapped already. Returns whether anything has changed. */
+  adopt(regions: readonly Region[]): boolean {
+    const gone = this.#regions.filter((region) => !regions.includes(region));
+    if (gone.length === 0 && regions.length === this.#regions.length) return false;
+    this.#set(regions);
     for (const region of gone) region.retire();
     return true;
   }

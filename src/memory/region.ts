@@ -5,7 +5,7 @@
  */
 
 import { fileStatus } from "../../ffi/fd.ts";
-import { Mapping } from "../../ffi/mapping.ts";
+import { allowAccess, type MappedMemory, Mapping, MappingView } from "../../ffi/mapping.ts";
 import { registerMissing } from "../../ffi/userfaultfd.ts";
 
 /** Where a piece of guest memory is, for guest, front-end and file. All numbers are below 2^53. */
@@ -30,8 +30,26 @@ function show({ guestAddress, size }: RegionPlace): string {
   return `0x${guestAddress.toString(16)}+0x${size.toString(16)}`;
 }
 
+/** Where a region is in this process: what another thread needs in order to use it. Can be cloned. */
+export interface RegionShare extends RegionPlace {
+  /** Names it among the regions of the session. */
+  readonly id: number;
+  /** Address of the first byte mapped. */
+  readonly address: bigint;
+  /** Bytes mapped. */
+  readonly byteLength: number;
+  /** Offset of the first byte of the region. */
+  readonly bufferOffset: number;
+  /** Whether it may be touched. */
+  readonly accessible: boolean;
+}
+
+let lastId = 0;
+
 /** A mapped piece of guest memory. */
 export class Region implements RegionPlace {
+  /** Names it among the regions of its session. */
+  readonly id: number;
   /** Guest physical address of the first byte. */
   readonly guestAddress: number;
   /** Guest physical address behind the last byte. */
@@ -50,7 +68,7 @@ export class Region implements RegionPlace {
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** The memory for reading and writing fields, starting with the first byte of the region. */
   readonly view: DataView<ArrayBuffer>;
-  readonly #mapping: Mapping;
+  readonly #mapping: MappedMemory;
   readonly #file: string;
   #accessible: boolean;
   #pins = 0;
@@ -63,30 +81,40 @@ export class Region implements RegionPlace {
    * @throws {MemoryError} when the file is shorter than the region says
    * @throws {OsError} when it cannot be mapped
    */
-  constructor(place: RegionPlace, fd: number, accessible = true) {
+  constructor(place: RegionPlace, fd: number, accessible?: boolean);
+  /** Takes over a region that is mapped already. */
+  constructor(place: RegionPlace, mapped: RegionHome, accessible?: boolean);
+  constructor(place: RegionPlace, where: number | RegionHome, accessible = true) {
+    const { id, mapping, bufferOffset, file } = typeof where === "number"
+      ? mapFile(place, where, accessible)
+      : where;
+    this.id = id;
     this.guestAddress = place.guestAddress;
     this.guestEnd = place.guestAddress + place.size;
     this.size = place.size;
     this.userAddress = place.userAddress;
     this.mmapOffset = place.mmapOffset;
-    const status = fileStatus(fd);
-    if (status.kind === "file" && place.mmapOffset + place.size > status.size) {
-      throw new MemoryError(
-        `region ${show(place)} ends at byte ${place.mmapOffset + place.size} of its file, ` +
-          `which has ${status.size}; touching the rest would end the process`,
-      );
-    }
-    this.#file = `${status.device}:${status.inode}`;
+    this.#file = file;
     this.#accessible = accessible;
-    // The block size of a hugetlbfs file is its page size, and mappings must keep to it.
-    const page = Math.max(4096, status.blockSize);
-    const start = Math.floor(place.mmapOffset / page) * page;
-    const end = Math.ceil((place.mmapOffset + place.size) / page) * page;
-    this.#mapping = new Mapping(fd, end - start, start, accessible);
-    this.bufferOffset = place.mmapOffset - start;
-    this.hostAddress = Number(this.#mapping.address) + this.bufferOffset;
-    this.bytes = new Uint8Array(this.#mapping.buffer, this.bufferOffset, this.size);
-    this.view = new DataView(this.#mapping.buffer, this.bufferOffset, this.size);
+    this.#mapping = mapping;
+    this.bufferOffset = bufferOffset;
+    this.hostAddress = Number(mapping.address) + bufferOffset;
+    this.bytes = new Uint8Array(mapping.buffer, bufferOffset, this.size);
+    this.view = new DataView(mapping.buffer, bufferOffset, this.size);
+  }
+
+  /** The region of another thread. `onRelease` is called when nothing here uses it any more: then it may be unmapped. */
+  static of(share: RegionShare, onRelease: () => void): Region {
+    const { id, address, byteLength, bufferOffset, accessible } = share;
+    const mapping = new MappingView(address, byteLength, onRelease);
+    return new Region(share, { id, mapping, bufferOffset, file: "" }, accessible);
+  }
+
+  /** What another thread needs in order to use it. It must stay mapped until that has let go of it. */
+  share(): RegionShare {
+    const { id, guestAddress, size, userAddress, mmapOffset, bufferOffset, accessible } = this;
+    const { address, byteLength } = this.#mapping;
+    return { id, guestAddress, size, userAddress, mmapOffset, bufferOffset, accessible, address, byteLength };
   }
 
   /** The memory; byte {@link bufferOffset} of it is the first of the region. */
@@ -115,7 +143,12 @@ export class Region implements RegionPlace {
    */
   serveFaults(userfaultfd: number): void {
     registerMissing(userfaultfd, this.#mapping.address, this.#mapping.byteLength);
-    this.#mapping.allowAccess();
+    allowAccess(this.#mapping.address, this.#mapping.byteLength);
+    this.#accessible = true;
+  }
+
+  /** The thread that has mapped it has opened it ({@link serveFaults}). */
+  opened(): void {
     this.#accessible = true;
   }
 
@@ -135,4 +168,33 @@ export class Region implements RegionPlace {
     this.#retired = true;
     if (this.#pins === 0) this.#mapping.unmap();
   }
+}
+
+/** What a region is made of. */
+interface RegionHome {
+  readonly id: number;
+  readonly mapping: MappedMemory;
+  readonly bufferOffset: number;
+  readonly file: string;
+}
+
+function mapFile(place: RegionPlace, fd: number, accessible: boolean): RegionHome {
+  const status = fileStatus(fd);
+  if (status.kind === "file" && place.mmapOffset + place.size > status.size) {
+    throw new MemoryError(
+      `region ${show(place)} ends at byte ${place.mmapOffset + place.size} of its file, ` +
+        `which has ${status.size}; touching the rest would end the process`,
+    );
+  }
+  // The block size of a hugetlbfs file is its page size, and mappings must keep to it.
+  const page = Math.max(4096, status.blockSize);
+  const start = Math.floor(place.mmapOffset / page) * page;
+  const end = Math.ceil((place.mmapOffset + place.size) / page) * page;
+  const mapping = new Mapping(fd, end - start, start, accessible);
+  return {
+    id: ++lastId,
+    mapping,
+    bufferOffset: place.mmapOffset - start,
+    file: `${status.device}:${status.inode}`,
+  };
 }

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import test, { type TestContext } from "node:test";
 import { bufferAt, libc } from "../../ffi/deno.ts";
 import { close } from "../../ffi/fd.ts";
-import { Collage, Mapping, memoryFile } from "../../ffi/mapping.ts";
+import { allowAccess, Collage, Mapping, memoryFile } from "../../ffi/mapping.ts";
 import { Native } from "../../ffi/native.ts";
 import { onEnd } from "../support/cleanup.ts";
 import { countMappings, countMemoryFiles } from "./descriptors.ts";
@@ -154,7 +154,7 @@ test("a mapping without access gets it later", { timeout: 5000 }, (t) => {
   const mapping = new Mapping(file(t, "closed-page", 4096), 4096, 0, false);
   onEnd(t, () => mapping.unmap());
   assert.deepEqual(rights(), ["---s"]);
-  mapping.allowAccess();
+  allowAccess(mapping.address, mapping.byteLength);
   assert.deepEqual(rights(), ["rw-s"]);
   new Uint8Array(mapping.buffer)[0] = 1;
   mapping.unmap();

@@ -30,7 +30,7 @@ export function configHandlers(state: SessionState): Handlers<typeof frontendMes
       if (config?.write === undefined) {
         throw new FieldError("configuration space", "left alone: it is read-only", "a write");
       }
-      config.write(offset, data, flags === 1);
+      return state.everywhere((host) => host.writeConfig(offset, data, flags === 1));
     },
   };
 }

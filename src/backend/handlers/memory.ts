@@ -11,7 +11,9 @@ import { FieldError } from "../../protocol/error.ts";
 import type { frontendMessages } from "../../protocol/messages.ts";
 import { type Iotlb, IotlbType, type MemoryRegion } from "../../protocol/payloads.ts";
 import { type Handlers, Reply } from "../../transport/responder.ts";
-import { MAX_MEM_SLOTS, type SessionState } from "../session_state.ts";
+import { after, type Awaitable } from "../awaitable.ts";
+import { MAX_MEM_SLOTS } from "../ring_host.ts";
+import type { SessionState } from "../session_state.ts";
 
 /** A plain number of a 64-bit field. No machine has as much memory as 2^53. */
 function plain(field: string, value: bigint): number {
@@ -43,19 +45,24 @@ function ours(region: Region): MemoryRegion {
 /** The handlers. */
 export function memoryHandlers(state: SessionState): Handlers<typeof frontendMessages> {
   const { memory, postcopy } = state;
+  const acknowledged = (): Awaitable<void> => {
+    postcopy.acknowledged();
+    return state.shareMemory();
+  };
   return {
     SET_MEM_TABLE: (regions, fds) => {
       if (fds.length !== regions.length) {
         throw new FieldError("descriptors", `one for each of ${regions.length} regions`, fds.length);
       }
-      if (postcopy.listening && regions.length === 0) return postcopy.acknowledged();
+      if (postcopy.listening && regions.length === 0) return acknowledged();
       const files = fds.list();
       const sources = regions.map((region, i) => source(region, files[i], !postcopy.listening));
-      state.changeMemory(() => memory.replace(sources));
-      if (!postcopy.listening) return;
-      postcopy.await(memory.regions);
-      const byGuest = new Map(memory.regions.map((region) => [region.guestAddress, region]));
-      return new Reply(sources.map(({ guestAddress }) => ours(byGuest.get(guestAddress) as Region)));
+      return after(state.changeMemory(() => memory.replace(sources)), () => {
+        if (!postcopy.listening) return;
+        postcopy.await(memory.regions);
+        const byGuest = new Map(memory.regions.map((region) => [region.guestAddress, region]));
+        return new Reply(sources.map(({ guestAddress }) => ours(byGuest.get(guestAddress) as Region)));
+      });
     },
     GET_MAX_MEM_SLOTS: () => BigInt(MAX_MEM_SLOTS),
     ADD_MEM_REG: (region, fds) => {
@@ -63,17 +70,19 @@ export function memoryHandlers(state: SessionState): Handlers<typeof frontendMes
         if (!postcopy.listening) {
           throw new FieldError("payload", "a region, unless postcopy arrives", "8 bytes");
         }
-        return postcopy.acknowledged();
+        return acknowledged();
       }
       const [fd] = fds.list();
       if (fd === undefined) throw new FieldError("descriptors", "1", 0);
       const added = memory.add(source(region, fd, !postcopy.listening));
-      if (!postcopy.listening) return;
-      postcopy.await([added]);
-      return new Reply(ours(added));
+      return after(state.shareMemory(), () => {
+        if (!postcopy.listening) return;
+        postcopy.await([added]);
+        return new Reply(ours(added));
+      });
     },
     REM_MEM_REG: (region) => {
-      state.changeMemory(() => {
+      return state.changeMemory(() => {
         memory.remove(source(region, -1));
         return true;
       });
@@ -94,20 +103,11 @@ const END = 2 ** 53;
  *
  * @throws {FieldError}
  */
-function iotlbMessage(state: SessionState, message: Iotlb): void | Promise<void> {
+function iotlbMessage(state: SessionState, message: Iotlb): Awaitable<void> {
   const iova = plain("iova", message.iova);
   if (message.type === IotlbType.UPDATE) {
     const entry = iotlbEntry(iova, message);
-    const update = (): void => {
-      state.iotlb.update(entry);
-      state.iotlbUpdated();
-    };
-    // An entry is often sent twice. One that says something else takes the old one away.
-    if (!state.iotlb.contradicts(entry)) return update();
-    return unused(state, () => {
-      update();
-      for (const vring of state.vrings) vring.iotlbChanged(iova, entry.size);
-    });
+    return state.everywhere((host) => host.updateIotlb(entry));
   }
   if (message.type !== IotlbType.INVALIDATE) {
     throw new FieldError(
@@ -118,21 +118,7 @@ function iotlbMessage(state: SessionState, message: Iotlb): void | Promise<void>
   }
   // All 2^64 addresses are a size of 0, as 64 bits cannot count them.
   const size = message.size === 0n ? END - iova : Math.min(Number(message.size), END - iova);
-  return unused(state, () => {
-    state.iotlb.invalidate(iova, size);
-    for (const vring of state.vrings) vring.iotlbChanged(iova, size);
-  });
-}
-
-/** Changes the IOTLB once no request uses it, and lets the rings go on. */
-function unused(state: SessionState, change: () => void): void | Promise<void> {
-  const finish = (): void => {
-    change();
-    for (const vring of state.vrings) vring.resume();
-  };
-  const pending = state.vrings.flatMap((vring) => vring.quiesce() ?? []);
-  if (pending.length === 0) return finish();
-  return Promise.all(pending).then(finish);
+  return state.everywhere((host) => host.invalidateIotlb(iova, size));
 }
 
 function iotlbEntry(iova: number, { size, userAddress, permission }: Iotlb): IotlbEntry {

@@ -8,24 +8,30 @@ import { FieldError } from "../../protocol/error.ts";
 import type { frontendMessages } from "../../protocol/messages.ts";
 import type { DeviceStateReply } from "../../protocol/payloads.ts";
 import { type Handlers, Reply } from "../../transport/responder.ts";
+import { after } from "../awaitable.ts";
 import { StateTransfer } from "../device_state.ts";
-import { InflightBuffer, newInflightBuffer } from "../inflight_buffer.ts";
+import { newInflightBuffer } from "../inflight_buffer.ts";
 import type { SessionState } from "../session_state.ts";
 
 /** The handlers. */
 export function migrationHandlers(state: SessionState): Handlers<typeof frontendMessages> {
-  const packed = (): boolean => state.accepted("RING_PACKED");
   return {
     SET_LOG_BASE: (log, fds) => {
-      state.migrationLog.open(fds.list()[0], log.offset, log.size);
-      for (const vring of state.vrings) vring.setLog();
+      const [fd] = fds.list();
       // What the answer holds is not said; this is what every front-end takes (some demand it).
-      return log;
+      return after(state.everywhere((host) => host.openLog(fd, log.offset, log.size)), () => log);
     },
-    SET_LOG_FD: (_, fds) => state.migrationLog.setEvent(fds.take() as number),
+    SET_LOG_FD: (_, fds) => {
+      const [fd] = fds.list();
+      return state.everywhere((host) => host.setLogEvent(fd));
+    },
     GET_INFLIGHT_FD: (request) => {
       try {
-        const { reply, fd } = newInflightBuffer(request, packed(), state.vrings.length);
+        const { reply, fd } = newInflightBuffer(
+          request,
+          state.accepted("RING_PACKED"),
+          state.vrings.length,
+        );
         return new Reply(reply, [fd], true);
       } catch (error) {
         state.log("warning", "GET_INFLIGHT_FD: there is no such buffer", error);
@@ -37,9 +43,8 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
       if (running !== undefined) {
         throw new FieldError("buffer", `left alone while ring ${running.index} runs`, "a new one");
       }
-      const buffer = new InflightBuffer(inflight, packed(), fds.list()[0]);
-      state.inflight?.close();
-      state.inflight = buffer;
+      const [fd] = fds.list();
+      return state.everywhere((host) => host.openInflight(inflight, fd));
     },
     SET_DEVICE_STATE_FD: ({ direction }, fds): DeviceStateReply => {
       const keeper = state.behaviour.state;

@@ -9,6 +9,7 @@ import { FieldError } from "../../protocol/error.ts";
 import { featureNames, mask, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
 import type { frontendMessages } from "../../protocol/messages.ts";
 import type { Handlers } from "../../transport/responder.ts";
+import { after, all, type Awaitable } from "../awaitable.ts";
 import type { SessionState } from "../session_state.ts";
 
 function checkOffered(features: bigint, offered: bigint, names: Readonly<Record<string, number>>): void {
@@ -24,13 +25,11 @@ export function negotiationHandlers(state: SessionState): Handlers<typeof fronte
     GET_FEATURES: () => state.offered,
     SET_FEATURES: (features) => setFeatures(state, features),
     SET_OWNER: () => {},
-    RESET_OWNER: () => {
-      for (const vring of state.vrings) vring.setEnabled(false);
-    },
+    RESET_OWNER: () => all(state.vrings.map((vring) => vring.setEnabled(false))),
     GET_PROTOCOL_FEATURES: () => state.offeredProtocol,
     SET_PROTOCOL_FEATURES: (features) => {
       checkOffered(features, state.offeredProtocol, protocolFeatures);
-      state.protocol = features;
+      return state.everywhere((host) => host.setProtocol(features));
     },
     GET_QUEUE_NUM: () => BigInt(state.vrings.length),
     SET_BACKEND_REQ_FD: (_, fds) => {
@@ -52,36 +51,24 @@ export function negotiationHandlers(state: SessionState): Handlers<typeof fronte
   };
 }
 
-function setFeatures(state: SessionState, features: bigint): void {
+function setFeatures(state: SessionState, features: bigint): Awaitable<void> {
   checkOffered(features, state.offered, ringFeatures);
   const logging = mask(ringFeatures.LOG_ALL);
   // Logging is switched on and off while rings run; nothing else is.
-  if ((features | logging) !== (state.features | logging)) {
+  if ((features | logging) !== (state.host.features | logging)) {
     const running = state.vrings.find((vring) => vring.started);
     if (running !== undefined) {
       throw new FieldError("features", `left alone while ring ${running.index} runs`, features);
     }
   }
-  const logged = state.accepted("LOG_ALL");
-  state.features = features;
-  if (state.accepted("LOG_ALL") !== logged) { for (const vring of state.vrings) vring.setLog(); }
-  state.behaviour.negotiated?.(features);
-  // Without PROTOCOL_FEATURES there is no SET_VRING_ENABLE, and rings start enabled.
-  if (!state.accepted("PROTOCOL_FEATURES")) {
-    for (const vring of state.vrings) vring.setEnabled(true);
-  }
+  return state.everywhere((host) => host.setFeatures(features));
 }
 
-function resetDevice(state: SessionState): void | Promise<void> {
-  const finish = (): void => {
-    for (const vring of state.vrings) vring.reset();
-    state.vringStopped();
-    state.features = 0n;
+function resetDevice(state: SessionState): Awaitable<void> {
+  const stopped = all(state.vrings.map((vring) => vring.stop()));
+  return after(stopped, () => {
     state.status = 0n;
     state.windows.forget();
-    state.behaviour.reset?.();
-  };
-  const stops = state.vrings.map((vring) => vring.stop());
-  if (stops.every((stop) => typeof stop === "number")) return finish();
-  return Promise.all(stops).then(finish);
+    return after(state.everywhere((host) => host.reset()), () => state.vringStopped());
+  });
 }

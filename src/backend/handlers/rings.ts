@@ -9,13 +9,17 @@ import { FieldError } from "../../protocol/error.ts";
 import type { frontendMessages } from "../../protocol/messages.ts";
 import type { VringDescriptor, VringState } from "../../protocol/payloads.ts";
 import type { Handlers } from "../../transport/responder.ts";
+import { after, type Awaitable } from "../awaitable.ts";
 import type { SessionState } from "../session_state.ts";
-import type { Vring } from "../vring.ts";
+import type { VringControl } from "../vring_control.ts";
 
 /** The handlers. */
 export function ringHandlers(state: SessionState): Handlers<typeof frontendMessages> {
   /** The ring and the descriptor of a message; -1 for none. The ring owns it from here on. */
-  const withDescriptor = ({ index, noDescriptor }: VringDescriptor, fds: DescriptorBag): [Vring, number] => {
+  const withDescriptor = (
+    { index, noDescriptor }: VringDescriptor,
+    fds: DescriptorBag,
+  ): [VringControl, number] => {
     const vring = state.vring(index);
     if (fds.length !== (noDescriptor ? 0 : 1)) {
       const expected = noDescriptor ? "none with flag bit 8" : "one without flag bit 8";
@@ -30,36 +34,33 @@ export function ringHandlers(state: SessionState): Handlers<typeof frontendMessa
     GET_VRING_BASE: ({ index }) => stopVring(state, index),
     SET_VRING_KICK: (which, fds) => {
       const [vring, fd] = withDescriptor(which, fds);
-      vring.start(fd);
+      return vring.start(fd);
     },
     SET_VRING_CALL: (which, fds) => {
       const [vring, fd] = withDescriptor(which, fds);
-      vring.setCall(fd);
+      return vring.setCall(fd);
     },
     SET_VRING_ERR: (which, fds) => {
       const [vring, fd] = withDescriptor(which, fds);
-      vring.setError(fd);
+      return vring.setError(fd);
     },
     VRING_KICK: ({ index }) => state.vring(index).kickInBand(),
     SET_VRING_ENABLE: ({ index, num }) => {
       if (num > 1) throw new FieldError("num", "0 or 1", num);
-      state.vring(index).setEnabled(num === 1);
+      return state.vring(index).setEnabled(num === 1);
     },
   };
 }
 
-function stopVring(state: SessionState, index: number): VringState | Promise<VringState> {
+function stopVring(state: SessionState, index: number): Awaitable<VringState> {
   const vring = state.vrings[index];
   if (vring === undefined) {
     // There is no way to answer failure, and a front-end waits for an answer.
     state.log("warning", `GET_VRING_BASE: ring must be 0 to ${state.vrings.length - 1}, got ${index}`);
     return { index, num: 0 };
   }
-  const finish = (num: number): VringState => {
-    vring.setCall(-1);
-    state.vringStopped();
-    return { index, num };
-  };
-  const base = vring.stop();
-  return typeof base === "number" ? finish(base) : base.then(finish);
+  return after(
+    vring.stop(),
+    (num) => after(vring.setCall(-1), () => after(state.vringStopped(), (): VringState => ({ index, num }))),
+  );
 }

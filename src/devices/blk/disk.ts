@@ -4,7 +4,7 @@
  * @module
  */
 
-import { Device, type DeviceBehaviour } from "../../backend/device.ts";
+import { Device, type DeviceBehaviour, type WorkerRules } from "../../backend/device.ts";
 import { has, mask } from "../../protocol/features.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
 import {
@@ -77,6 +77,30 @@ function features({ storage, readOnly = storage.readOnly }: BlkOptions): bigint 
   return mask(...bits);
 }
 
+/** What a disk sends of itself to another thread. */
+interface SharedDisk extends Omit<BlkOptions, "storage"> {
+  readonly storage: { readonly module: string; readonly options: unknown };
+}
+
+/** Makes the same disk in another thread, over its storage, which is opened once more. */
+export default async function makeDisk({ storage, ...options }: SharedDisk): Promise<BlkDevice> {
+  const { default: open } = await import(storage.module) as { default: (options: unknown) => Storage };
+  return new BlkDevice({ ...options, storage: await open(storage.options) });
+}
+
+/** How the same disk is made in a worker thread, if its storage can be opened there. */
+function workerRules({ storage, ...options }: BlkOptions): WorkerRules | undefined {
+  if (storage.worker === undefined) return undefined;
+  const { module, options: storageOptions } = storage.worker;
+  return {
+    module: import.meta.url,
+    options: {
+      ...options,
+      storage: { module: String(module), options: storageOptions },
+    } satisfies SharedDisk,
+  };
+}
+
 /**
  * A disk (virtio device 2).
  *
@@ -105,6 +129,7 @@ export class BlkDevice extends Device {
       name: "blk",
       features: features(options),
       exclusive: !shared,
+      worker: workerRules(options),
       connect: () => new BlkFrontEnd(options),
     });
     this.storage = storage;
@@ -122,7 +147,7 @@ export class BlkDevice extends Device {
   }
 
   /** Closes the storage. */
-  close(): void {
+  override close(): void {
     this.storage.close();
   }
 }

@@ -11,44 +11,79 @@ import { resizeFile } from "../../../ffi/mapping.ts";
 import { Native } from "../../../ffi/native.ts";
 import type { Span } from "../../memory/span.ts";
 import { SECTOR } from "./layout.ts";
-import type { Storage } from "./storage.ts";
+import { SharedSize } from "./shared_size.ts";
+import type { Storage, StorageSource } from "./storage.ts";
 
 const { PUNCH_HOLE, KEEP_SIZE, ZERO_RANGE } = FallocateMode;
 const ZEROS = 65536;
+
+/** An open file, for another thread of the process. */
+export interface SharedFile {
+  /** Which storage it is. */
+  readonly kind: "file";
+  /** Its path, for people. */
+  readonly path: string;
+  /** The descriptor; it stays with the one that has opened it. */
+  readonly fd: number;
+  /** Whether nothing may be written. */
+  readonly readOnly: boolean;
+  /** Its size, shared. */
+  readonly size: SharedArrayBuffer;
+}
 
 /** Bytes in a raw file or on a block device, moved between it and the guest by address. */
 export class FileStorage implements Storage {
   /** Whether nothing may be written. */
   readonly readOnly: boolean;
+  /** How it is opened in a worker thread. */
+  readonly worker: StorageSource;
   readonly #path: string;
   readonly #fd: number;
+  readonly #owned: boolean;
+  readonly #size: SharedSize;
   readonly #iovec = new Iovec();
-  #size = 0;
   #zeros: Native | undefined;
 
   /**
-   * Opens a file.
+   * Opens a file, or uses one that another thread has opened.
    *
    * @throws {OsError} when it cannot be opened
    * @throws {TypeError} when it is neither a file nor a block device
    */
-  constructor(path: string, options: { readonly readOnly?: boolean } = {}) {
-    this.#path = path;
-    this.readOnly = options.readOnly ?? false;
-    this.#fd = openFile(path, this.readOnly ? OpenFlag.READ_ONLY : OpenFlag.READ_WRITE);
-    try {
-      this.refresh();
-    } catch (error) {
-      close(this.#fd);
-      throw error;
+  constructor(path: string | SharedFile, options: { readonly readOnly?: boolean } = {}) {
+    this.#owned = typeof path === "string";
+    if (typeof path === "string") {
+      this.#path = path;
+      this.readOnly = options.readOnly ?? false;
+      this.#size = new SharedSize();
+      this.#fd = openFile(path, this.readOnly ? OpenFlag.READ_ONLY : OpenFlag.READ_WRITE);
+      try {
+        this.refresh();
+      } catch (error) {
+        close(this.#fd);
+        throw error;
+      }
+    } else {
+      this.#path = path.path;
+      this.readOnly = path.readOnly;
+      this.#size = new SharedSize(path.size);
+      this.#fd = path.fd;
     }
+    const shared: SharedFile = {
+      kind: "file",
+      path: this.#path,
+      fd: this.#fd,
+      readOnly: this.readOnly,
+      size: this.#size.cell,
+    };
+    this.worker = { module: import.meta.url, options: shared };
   }
 
   /**
    * Bytes. A file that ends within a sector is seen with the rest of that as zeros, and grows when it is written there.
    */
   get size(): number {
-    return this.#size;
+    return this.#size.bytes;
   }
 
   /** Looks at the file's size again, after somebody else has changed it. */
@@ -58,7 +93,7 @@ export class FileStorage implements Storage {
       throw new TypeError(`${this.#path} is a ${kind}; a disk needs a file or a block device`);
     }
     const bytes = kind === "file" ? size : blockDeviceSize(this.#fd);
-    this.#size = Math.ceil(bytes / SECTOR) * SECTOR;
+    this.#size.bytes = Math.ceil(bytes / SECTOR) * SECTOR;
   }
 
   /**
@@ -128,6 +163,11 @@ export class FileStorage implements Storage {
 
   /** Closes the file. */
   close(): void {
-    close(this.#fd);
+    if (this.#owned) close(this.#fd);
   }
+}
+
+/** Opens one in another thread, by what the first has said of itself; what belongs to that stays with it. */
+export default function open(shared: SharedFile): Storage {
+  return new FileStorage(shared);
 }

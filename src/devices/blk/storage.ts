@@ -30,6 +30,8 @@ import type { Span } from "../../memory/span.ts";
  * ```
  */
 export interface Storage {
+  /** How the same bytes are opened in a worker thread. Absent: the disk cannot be served with workers. */
+  readonly worker?: StorageSource;
   /** Bytes. May change; tell the disk by `resized()`. */
   readonly size: number;
   /** Whether nothing may be written. */
@@ -46,4 +48,12 @@ export interface Storage {
   writeZeroes?(position: number, length: number, mayUnmap: boolean): void | Promise<void>;
   /** Lets go of what it holds. */
   close(): void;
+}
+
+/** How a storage is opened in a worker thread, once more. */
+export interface StorageSource {
+  /** URL of a module whose default export is a function that opens it. */
+  readonly module: string | URL;
+  /** What the function is called with: anything that can be cloned. Descriptors are the same numbers in every thread. */
+  readonly options?: unknown;
 }
