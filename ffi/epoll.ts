@@ -15,7 +15,14 @@ const DELETE = 2;
 const MODIFY = 3;
 
 /** Events of `epoll_ctl(2)`. */
-export const EpollEvent = { IN: 1, OUT: 4, ERR: 8, HUP: 0x10, ONE_SHOT: 0x40000000 } as const;
+export const EpollEvent = {
+  IN: 1,
+  OUT: 4,
+  ERR: 8,
+  HUP: 0x10,
+  ONE_SHOT: 0x40000000,
+  EDGE: 0x80000000,
+} as const;
 
 // The kernel packs struct epoll_event on x86-64 only.
 const EVENT_SIZE = arch === "x86_64" ? 12 : 16;

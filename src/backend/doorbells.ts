@@ -4,10 +4,14 @@
  * @module
  */
 
+import { EpollEvent } from "../../ffi/epoll.ts";
 import { consume, signal } from "../../ffi/eventfd.ts";
-import { close, fileStatus, setNonblocking } from "../../ffi/fd.ts";
+import { close, fileStatus, linkTarget, setNonblocking } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { FieldError } from "../protocol/error.ts";
+
+/** Events of an eventfd that is not read: each ring wakes every thread that waits for it. */
+const EDGE = EpollEvent.IN | EpollEvent.EDGE;
 
 /** How often a ring without a kick descriptor is looked at, ms. */
 const POLL_INTERVAL = 1;
@@ -19,6 +23,8 @@ export class Doorbells {
   #kick = -1;
   #call = -1;
   #error = -1;
+  /** Whether each ring is heard by everybody who listens, so that nobody may take it: several rings can have one event. */
+  #heardByAll = false;
   #listening = false;
   #pollTimer: ReturnType<typeof setInterval> | undefined;
 
@@ -46,13 +52,18 @@ export class Doorbells {
       );
     }
     setNonblocking(kick);
+    this.#heardByAll = isEventfd(kick);
   }
 
   /** Closes the kick descriptor. */
   dropKick(): void {
     this.unlisten();
-    if (this.#kick >= 0) close(this.#kick);
+    if (this.#kick < 0) return;
+    // Left as if every ring had been taken: the driver's side may look at it once more.
+    if (this.#heardByAll) consume(this.#kick);
+    close(this.#kick);
     this.#kick = -1;
+    this.#heardByAll = false;
   }
 
   /** Takes over a call descriptor; -1 when nobody wants to be told. */
@@ -74,6 +85,7 @@ export class Doorbells {
     if (this.#listening) return;
     this.#listening = true;
     if (this.#kick < 0) this.#poll();
+    else if (this.#heardByAll) this.#reactor.watch(this.#kick, this.#onKick, EDGE);
     else this.#reactor.watch(this.#kick, () => this.#rung());
   }
 
@@ -121,5 +133,13 @@ export class Doorbells {
     this.dropKick();
     this.setCall(-1);
     this.setError(-1);
+  }
+}
+
+function isEventfd(fd: number): boolean {
+  try {
+    return linkTarget(fd) === "anon_inode:[eventfd]";
+  } catch {
+    return false; // There is no /proc.
   }
 }

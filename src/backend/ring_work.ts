@@ -83,7 +83,10 @@ export class HandledRing implements RingWork {
         shown = now;
       }
     } catch (error) {
+      // What came before that is the driver's before it is told.
+      vring.show(ring);
       vring.failed(error);
+      return true;
     }
     vring.show(ring);
     return true;

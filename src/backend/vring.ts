@@ -13,6 +13,7 @@ import { PackedRing } from "../virtqueue/packed_ring.ts";
 import { type Ring, RingError, type RingPlace } from "../virtqueue/ring.ts";
 import { MAX_RING_SIZE } from "../virtqueue/split_layout.ts";
 import { SplitRing } from "../virtqueue/split_ring.ts";
+import { after } from "./awaitable.ts";
 import type { QueueHandler, QueueOwner } from "./device.ts";
 import { Doorbells } from "./doorbells.ts";
 import { OwnedRing } from "./owned_ring.ts";
@@ -350,8 +351,11 @@ export class Vring implements RingToWork {
   #break(error: unknown): void {
     this.#broken = true;
     this.#deactivate();
-    if (!this.#doorbells.error() && this.#inBand) this.#context.notifyInBand(this.index, "VRING_ERR");
-    this.#context.onBroken(this.index, error);
+    // Whoever is told by the descriptor may ask for the status at once.
+    after(this.#context.onBroken(this.index, error), () => {
+      if (!this.#broken || this.#doorbells.error() || !this.#inBand) return;
+      this.#context.notifyInBand(this.index, "VRING_ERR");
+    });
   }
 
   /**

@@ -11,6 +11,7 @@ import type { DirtyLog } from "../memory/dirty_log.ts";
 import type { IotlbMiss } from "../memory/iotlb.ts";
 import type { InflightRegion } from "../virtqueue/inflight.ts";
 import type { Ring, RingPart } from "../virtqueue/ring.ts";
+import type { Awaitable } from "./awaitable.ts";
 import type { Queue } from "./device.ts";
 
 /** Where a part of a ring is. The ring unmaps what was mapped for it. */
@@ -52,8 +53,8 @@ export interface VringContext {
   logAddress(address: bigint): number;
   /** Notifications as messages on the back-end channel, where they were negotiated (INBAND_NOTIFICATIONS). */
   notifyInBand(index: number, message: "VRING_CALL" | "VRING_ERR"): void;
-  /** The driver broke the ring; it stands still until it is set up anew. */
-  onBroken(index: number, error: unknown): void;
+  /** The driver broke the ring; it stands still until it is set up anew. Returns when the device status says so. */
+  onBroken(index: number, error: unknown): Awaitable<void>;
 }
 
 /** A ring as those see it who take its requests and complete them. */

@@ -32,6 +32,7 @@ export class SharedMemory {
   readonly guestAddress: number;
   readonly #mapping: Mapping;
   #used = 0;
+  #closed = false;
 
   /**
    * Makes zeroed memory.
@@ -83,8 +84,10 @@ export class SharedMemory {
     };
   }
 
-  /** Unmaps it and closes the file. Views of it become empty. */
+  /** Unmaps it and closes the file, once. Views of it become empty. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#mapping.unmap();
     close(this.fd);
   }

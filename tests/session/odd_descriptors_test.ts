@@ -4,6 +4,7 @@ import { consume, signal } from "../../ffi/eventfd.ts";
 import { writeBytes } from "../../ffi/fd.ts";
 import { anEvent, brokenPipe, noteDescriptors, oddDescriptors } from "./descriptors.ts";
 import { putRead } from "./requests.ts";
+import { pollOnce } from "./rings.ts";
 import { aWhile, LIMIT, verify } from "./scene.ts";
 import { stage } from "./stage.ts";
 import { u64 } from "./wire.ts";
@@ -45,7 +46,7 @@ for (
     const { scene, memory, ring: make } = await stage(t);
     const driver = await scene.driver();
     const ring = make();
-    await ring.place();
+    await pollOnce(ring);
     await ring.enable();
     const unchanged = noteDescriptors();
     await ring.setKick(fd);

@@ -2,7 +2,7 @@ import { consume, eventfd, signal } from "../../ffi/eventfd.ts";
 import { close } from "../../ffi/fd.ts";
 import type { FrontEnd, Piece, SharedMemory } from "../../src/frontend/mod.ts";
 import { onEnd, type Scope } from "../support/cleanup.ts";
-import { eventually } from "./scene.ts";
+import { aWhile, eventually } from "./scene.ts";
 
 /** A descriptor as the driver writes it. */
 export interface Descriptor {
@@ -184,4 +184,19 @@ export class Ring {
 /** The fields of a piece of memory. */
 export function view({ bytes }: Piece): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/**
+ * Polls rings for a moment. A thread that has once had to sleep keeps what it needs for that: afterwards its descriptors can
+ * be counted.
+ */
+export async function pollOnce(...rings: readonly Ring[]): Promise<void> {
+  for (const ring of rings) {
+    await ring.place();
+    await ring.enable();
+    await ring.setKick(null);
+    await aWhile();
+    await ring.stop();
+    await ring.place();
+  }
 }

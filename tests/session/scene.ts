@@ -14,6 +14,9 @@ import { RawPeer } from "./raw_peer.ts";
 /** Time limit of a test, milliseconds. */
 export const LIMIT = { timeout: 10_000 };
 
+/** Threads for devices that can run in them, when the tests are run once more with VHOST_WORKERS. */
+const WORKERS = process.env.VHOST_WORKERS === undefined ? undefined : Number(process.env.VHOST_WORKERS);
+
 // Deno's runner passes over what is thrown in timers and microtasks, where it would end a process that serves.
 const uncaught: unknown[] = [];
 process.on("uncaughtException", (error) => uncaught.push(error));
@@ -76,8 +79,12 @@ export class Scene {
     });
     const log = new LogBook();
     const path = join(tempDir(scope), "socket");
-    const server = await serve(device, { socketPath: path, log: log.write, ...options });
-    onEnd(scope, () => server.close());
+    const workers = device.definition.worker === undefined ? undefined : WORKERS;
+    const server = await serve(device, { socketPath: path, log: log.write, workers, ...options });
+    onEnd(scope, async () => {
+      server.close();
+      if (workers !== undefined) await server.finished;
+    });
     return new Scene(scope, path, log, server);
   }
 

@@ -23,8 +23,17 @@ export async function stage(
 ): Promise<Stage> {
   const { withoutFeatures = 0n, storage } = options;
   const scene = await Scene.disk(scope, storage === undefined ? {} : { storage });
+  return { scene, ...await onStage(scope, scene, withoutFeatures) };
+}
+
+/** A front-end that shares memory with a disk and has no ring yet. */
+export async function onStage(
+  scope: Scope,
+  scene: DiskScene,
+  withoutFeatures = 0n,
+): Promise<Omit<Stage, "scene">> {
   const frontEnd = await scene.frontEnd({ withoutFeatures: withoutFeatures | NOT_BY_HAND });
   const memory = scene.memory(1 << 18);
   await frontEnd.shareMemory(memory);
-  return { scene, frontEnd, memory, ring: (options) => new Ring(scope, frontEnd, memory, options) };
+  return { frontEnd, memory, ring: (options) => new Ring(scope, frontEnd, memory, options) };
 }

@@ -106,7 +106,11 @@ export class HostedSession {
       this.#post({ kind: "event", session: this.#session, ring, ...rest });
     return {
       onRequestError: (ring, error) => tell(ring, { event: "request failed", error: packError(error) }),
-      onBroken: (ring, error) => tell(ring, { event: "broken", error: packError(error) }),
+      onBroken: async (ring, error) => {
+        const { id, outcome } = this.#ask();
+        tell(ring, { event: "broken", error: packError(error), id });
+        await outcome;
+      },
       onRunning: () => tell(-1, { event: "running" }),
       notifyInBand: (ring, message) => tell(ring, { event: "notify", message }),
       onMiss: (ring, miss) => {
@@ -185,19 +189,23 @@ export class HostedSession {
     for (const vring of this.#host.vrings) if (vring.started) vring.failed(error);
   }
 
+  #ask(): { id: number; outcome: Promise<Outcome> } {
+    const id = ++this.#requests;
+    return { id, outcome: new Promise((resolve) => this.#asked.set(id, resolve)) };
+  }
+
   async #request(
     name: string,
     payload: unknown,
     fds: readonly number[] = [],
   ): Promise<{ value: unknown; fds: DescriptorBag }> {
-    const id = ++this.#requests;
-    const answer = new Promise<Outcome>((resolve) => this.#asked.set(id, resolve));
+    const { id, outcome } = this.#ask();
     this.#post({ kind: "request", session: this.#session, id, name, payload, fds });
-    const { value, fds: came } = unpack(await answer) as { value: unknown; fds: readonly number[] };
+    const { value, fds: came } = unpack(await outcome) as { value: unknown; fds: readonly number[] };
     return { value, fds: new DescriptorBag(came) };
   }
 
-  /** The front-end has answered what the device has asked it. */
+  /** What was asked was answered. */
   answered(id: number, outcome: Outcome): void {
     this.#asked.get(id)?.(outcome);
     this.#asked.delete(id);

@@ -94,7 +94,9 @@ export type FromThread =
 export type RingEvent =
   & { readonly kind: "event"; readonly session: number; readonly ring: number }
   & (
-    | { readonly event: "request failed" | "broken"; readonly error: ErrorText }
+    | { readonly event: "request failed"; readonly error: ErrorText }
+    /** Answered when the device status says so. */
+    | { readonly event: "broken"; readonly error: ErrorText; readonly id: number }
     | { readonly event: "running" }
     | { readonly event: "missing"; readonly iova: number; readonly access: number; readonly miss: number }
     | { readonly event: "notify"; readonly message: "VRING_CALL" | "VRING_ERR" }

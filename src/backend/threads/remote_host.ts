@@ -270,7 +270,7 @@ export class RemoteHost implements RingHosting, SessionInbox {
     this.#waiting.clear();
     this.#giveBack();
     if (this.#closing) return;
-    for (const { index, started } of this.vrings) if (started) this.#events.onBroken(index, error);
+    for (const { index, started } of this.vrings) if (started) void this.#events.onBroken(index, error);
   }
 
   #answered({ id, outcome, rings }: Extract<FromThread, { kind: "answer" }>): void {
@@ -297,7 +297,8 @@ export class RemoteHost implements RingHosting, SessionInbox {
       case "request failed":
         return this.#events.onRequestError(ring, unpackError(event.error));
       case "broken":
-        return this.#events.onBroken(ring, unpackError(event.error));
+        void this.#events.onBroken(ring, unpackError(event.error));
+        return this.#thread.post({ kind: "answer", session: this.#session, id: event.id, outcome: {} });
       case "running":
         return this.#events.onRunning();
       case "notify":
