@@ -215,7 +215,7 @@ if (loopMissing) {
       await run("losetup", ["--detach", loop]);
     });
     const hostFlushes = () => statOf(readFileSync(`/sys/block/${basename(loop)}/stat`, "utf8"), FLUSHES);
-    const disk = await startDisk(t, { file: loop });
+    const disk = await startDisk(t, { file: loop, sleeps: true });
     const guest = await guestWith(t, disk);
     assert.equal(await guest.run("cat /sys/block/vda/size"), `${16 * MIB / 512}`);
     const written = await guest.run(makeData(4));
@@ -488,7 +488,7 @@ realTest("SeaBIOS starts what is on the disk", ["qemu"], {}, async (t) => {
   contents.writeUInt16LE(0xaa55, 510);
   contents.write(text, 512);
   const image = imageOf(t, contents);
-  const disk = await startDisk(t, { file: image });
+  const disk = await startDisk(t, { file: image, sleeps: true });
   const said = join(tempDir(t), "serial");
   const qemu = Child.start(t, peerPath("qemu"), [
     ...["-no-user-config", "-nodefaults", "-display", "none", "-accel", "tcg", "-m", "64M"],

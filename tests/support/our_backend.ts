@@ -4,6 +4,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
 import { onEnd, type Scope, tempDir } from "./cleanup.ts";
 import { Child, type ChildOptions } from "./process.ts";
 
@@ -104,6 +105,10 @@ export interface DiskOptions {
   file?: string;
   /** More options of `vhost-user blk`. */
   args?: readonly string[];
+  /** In how many threads: `--workers`; by default none, or what VHOST_WORKERS says. */
+  workers?: number;
+  /** Whether rings are polled or requests wait: a thread that has once had to sleep keeps what it needs for that. */
+  sleeps?: boolean;
   /** Where to listen; a place of its own by default. */
   socket?: string;
   /** The one that it replaces, when a front-end may be connecting already. */
@@ -114,11 +119,35 @@ export interface DiskOptions {
 export async function startDisk(scope: Scope, options: DiskOptions): Promise<OurBackend> {
   const { file, args = [], replaces, socket = replaces?.socket ?? join(tempDir(scope), "blk.sock") } =
     options;
-  const child = startCommand(scope, [
+  const { VHOST_WORKERS, VHOST_POLL_US } = process.env;
+  const workers = options.workers ?? VHOST_WORKERS;
+  const child = startDeno(scope, [
+    // From a checkout, threads need leave to read the modules that they run.
+    ...workers === undefined ? [] : [`--allow-read=${root}`],
+    join(root, "src/cli/mod.ts"),
     ...["blk", `--socket-path=${socket}`],
+    ...workers === undefined ? [] : [`--workers=${workers}`],
+    ...VHOST_POLL_US === undefined ? [] : [`--poll-us=${VHOST_POLL_US}`],
     ...file === undefined ? [] : [`--blk-file=${file}`],
     ...args,
   ]);
   await child.waitLine(FINE);
+  if (options.sleeps === true && workers !== undefined) await sleepOnce(socket, Number(workers));
   return new OurBackend(scope, child, socket, replaces);
+}
+
+/** Polls the first ring of each thread for a moment. */
+async function sleepOnce(socket: string, workers: number): Promise<void> {
+  const frontEnd = await FrontEnd.connect(socket);
+  const memory = new SharedMemory(1 << 16);
+  await frontEnd.shareMemory(memory);
+  for (let index = 0; index < workers; index++) {
+    const queue = await frontEnd.startQueue(index, memory, { size: 8 });
+    await frontEnd.request("SET_VRING_KICK", { index, noDescriptor: true });
+    await sleep(100);
+    await frontEnd.stopQueue(queue);
+  }
+  frontEnd.close();
+  memory.close();
+  await sleep(200);
 }
