@@ -62,7 +62,7 @@ export function removeFile(path: string): void {
  */
 export function readAt(fd: number, iovec: Iovec, position: number): number {
   const wanted = iovec.byteLength;
-  let done = Number(libc.preadv(fd, iovec.address, iovec.count, BigInt(position)));
+  let done = libc.preadv(fd, iovec.address, iovec.count, BigInt(position));
   if (done === wanted) return done;
   for (;;) {
     if (done < 0) {
@@ -77,7 +77,7 @@ export function readAt(fd: number, iovec: Iovec, position: number): number {
       if (iovec.byteLength === 0) return wanted;
     }
     const next = position + wanted - iovec.byteLength;
-    done = Number(libc.preadv(fd, iovec.address, iovec.count, BigInt(next)));
+    done = libc.preadv(fd, iovec.address, iovec.count, BigInt(next));
   }
 }
 
@@ -89,7 +89,7 @@ export function readAt(fd: number, iovec: Iovec, position: number): number {
  */
 export function writeAt(fd: number, iovec: Iovec, position: number): void {
   const wanted = iovec.byteLength;
-  let done = Number(libc.pwritev(fd, iovec.address, iovec.count, BigInt(position)));
+  let done = libc.pwritev(fd, iovec.address, iovec.count, BigInt(position));
   if (done === wanted) return;
   for (;;) {
     if (done < 0) {
@@ -102,7 +102,7 @@ export function writeAt(fd: number, iovec: Iovec, position: number): void {
       if (iovec.byteLength === 0) return;
     }
     const next = position + wanted - iovec.byteLength;
-    done = Number(libc.pwritev(fd, iovec.address, iovec.count, BigInt(next)));
+    done = libc.pwritev(fd, iovec.address, iovec.count, BigInt(next));
   }
 }
 

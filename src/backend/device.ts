@@ -21,11 +21,20 @@ export interface Queue {
   readonly size: number;
   /** The features that the driver accepted, of both device and ring. */
   readonly features: bigint;
+  /**
+   * Completes a request whose handler has returned {@link LATER}. Allocates nothing. The driver sees it with others of the
+   * same turn.
+   */
+  complete(chain: Chain): void;
 }
 
+/** What a handler returns when it will call {@link Queue.complete}: a promise that costs nothing. */
+export const LATER: unique symbol = Symbol("later");
+
 /**
- * Handles a request. It has completed when the function returns; or, when that is a promise, when it resolves. Any other
- * result is ignored; what counts is what was written to the chain. Requests may complete in any order.
+ * Handles a request. It has completed when the function returns; when that is a promise, when it resolves; when it is
+ * {@link LATER}, at {@link Queue.complete}. Any other result is ignored; what counts is what was written to the chain.
+ * Requests may complete in any order.
  *
  * An exception completes the request as well, with what was written so far, and is logged.
  */

@@ -21,7 +21,7 @@ import type { InflightRegion } from "../virtqueue/inflight.ts";
 import { PACKED_START, packedRingSizes } from "../virtqueue/packed_layout.ts";
 import { PackedRing } from "../virtqueue/packed_ring.ts";
 import { SplitRing } from "../virtqueue/split_ring.ts";
-import type { OwnedQueue, QueueHandler, QueueOwner } from "./device.ts";
+import { LATER, type OwnedQueue, type QueueHandler, type QueueOwner } from "./device.ts";
 
 /** Requests handled before other rings get their turn. */
 const BATCH = 128;
@@ -29,6 +29,9 @@ const BATCH = 128;
 const TURNS = 0x3fff_ffff;
 /** The turn of a chain that its owner has completed. */
 const COMPLETED = -1;
+/** The same of one whose handler runs, and of one whose handler has returned {@link LATER}. */
+const HANDLED = -2;
+const DEFERRED = -3;
 /**
  * While a batch takes long, the driver is shown in between what was returned: it then works on that while the device goes
  * on. Fewer notifications than that cost the driver time, more cost us. How often the clock is read is bounded by bytes, as
@@ -447,6 +450,7 @@ export class Vring implements OwnedQueue, Looker {
   #deactivate(): void {
     if (!this.#running) return;
     this.takeBack();
+    this.#showHidden();
     this.#running = false;
     this.#unlisten();
     this.#context.reactor.rest(this);
@@ -488,6 +492,8 @@ export class Vring implements OwnedQueue, Looker {
       const place = this.#resolveOrWait(this.#address);
       if (place === undefined) return;
       this.#ring.bind(place);
+      // What could not be shown meanwhile is shown now.
+      this.#hidden = true;
       // It may have been waiting for an address, and has to look again whether that is there now.
       if (this.#running) this.#context.reactor.wake(this);
     } catch (error) {
@@ -500,7 +506,8 @@ export class Vring implements OwnedQueue, Looker {
   look(): boolean {
     const ring = this.#ring;
     if (this.#owner !== undefined) return this.#lookOwned(this.#owner);
-    if (ring === undefined || !this.#running || this.#waits || !ring.available()) return false;
+    if (ring === undefined || !this.#running) return false;
+    if (this.#waits || !ring.available()) return this.#showHidden();
     ring.suppress();
     try {
       for (let n = 0, bytes = 0, shown = 0; n < BATCH; n++) {
@@ -519,7 +526,16 @@ export class Vring implements OwnedQueue, Looker {
       if (error instanceof IotlbMiss) this.#wait(error);
       else this.#break(error);
     }
+    this.#hidden = false;
     this.#publish(ring);
+    return true;
+  }
+
+  /** Shows what was completed apart from a batch. Returns whether there was anything. */
+  #showHidden(): boolean {
+    if (!this.#hidden || this.#ring === undefined) return false;
+    this.#hidden = false;
+    this.#publish(this.#ring);
     return true;
   }
 
@@ -609,8 +625,9 @@ export class Vring implements OwnedQueue, Looker {
     return null;
   }
 
-  /** {@link OwnedQueue.complete}. */
+  /** {@link Queue.complete} and {@link OwnedQueue.complete}. */
   complete(chain: Chain): void {
+    if (this.#owner === undefined) return this.#completeNow(chain);
     const ring = this.#handed;
     if (ring === undefined || !chain.inFlight || chain.turn === COMPLETED) return;
     if (chain.turn !== this.#returns) this.#ordered = false;
@@ -642,6 +659,7 @@ export class Vring implements OwnedQueue, Looker {
       if (ring === undefined || this.#waits) return false;
       return this.#hidden || this.#more || (this.#dry && ring.arm());
     }
+    if (this.#hidden) return true;
     return this.#running && !this.#waits && this.#ring !== undefined && this.#ring.arm();
   }
 
@@ -652,30 +670,58 @@ export class Vring implements OwnedQueue, Looker {
 
   #handle(ring: Ring, chain: Chain): void {
     let result: unknown;
+    chain.turn = HANDLED;
     try {
       result = this.#handler(chain, this);
     } catch (error) {
       this.#context.onRequestError(this, error);
     }
-    if (result instanceof Promise) this.#completeLater(ring, chain, result);
-    else ring.push(chain);
+    if (result === LATER && chain.turn === HANDLED) {
+      chain.turn = DEFERRED;
+      chain.pin();
+      this.#pending++;
+    } else if (result instanceof Promise) {
+      this.#completeLater(chain, result);
+    } else {
+      ring.push(chain);
+    }
   }
 
-  #completeLater(ring: Ring, chain: Chain, pending: Promise<unknown>): void {
+  /** A request is complete whose handler has returned {@link LATER}. */
+  #completeNow(chain: Chain): void {
+    const deferred = chain.turn === DEFERRED;
+    chain.turn = COMPLETED;
+    if (!deferred) return;
+    const ring = this.#settled(chain);
+    if (ring === undefined) return;
+    if (this.#running) {
+      this.#hidden = true;
+      this.#context.reactor.wake(this);
+    } else {
+      this.#publish(ring);
+      this.#stopped();
+    }
+  }
+
+  /** The device has done with a request. Returns the ring that it is returned to, unless the session is over. */
+  #settled(chain: Chain): Ring | undefined {
+    chain.unpin();
+    if (--this.#pending === 0) { for (const idle of this.#idlers.splice(0)) idle(); }
+    const ring = this.#ring;
+    if (ring !== undefined) ring.push(chain);
+    else if (this.#pending === 0) this.#drained();
+    return ring;
+  }
+
+  #completeLater(chain: Chain, pending: Promise<unknown>): void {
     chain.pin();
-    if (this.#pending++ === 0) this.#context.reactor.deferred();
+    this.#pending++;
+    const { reactor } = this.#context;
+    reactor.deferred();
     pending.catch((error) => this.#context.onRequestError(this, error)).then(() => {
-      chain.unpin();
-      if (--this.#pending === 0) {
-        this.#context.reactor.completed();
-        for (const idle of this.#idlers.splice(0)) idle();
-      }
-      if (ring !== this.#ring) {
-        if (this.#pending === 0) this.#drained();
-        return;
-      }
-      ring.push(chain);
-      if (this.#flushing) return;
+      reactor.completed();
+      const ring = this.#settled(chain);
+      if (ring === undefined || this.#flushing) return;
       // Several requests may complete in one turn of the event loop; tell the driver once.
       this.#flushing = true;
       queueMicrotask(() => {

@@ -43,8 +43,13 @@ export class Chain {
   id = 0;
   /** Descriptors of the ring that it takes. Kept by the ring. */
   slots = 0;
-  /** When it was taken, as a count of those before it; -1 once it is completed. Kept by the back-end, for owned queues. */
-  turn = 0;
+  /**
+   * Where the device has got to with it. Kept by the back-end: for owned queues when it was taken, as a count of those before
+   * it; negative for the rest.
+   */
+  turn = -1;
+  /** For the device: anything that it keeps with the slot, to use it again for the next request there. */
+  context: unknown = undefined;
   #taken = 0;
 
   /** Made by a ring, once per slot. */

@@ -9,19 +9,51 @@ import { allocate, FallocateMode, openFile, OpenFlag, readAt, syncData, writeAt 
 import { Iovec } from "../../../ffi/iovec.ts";
 import { resizeFile } from "../../../ffi/mapping.ts";
 import { Native } from "../../../ffi/native.ts";
+import { Errno, OsError } from "../../../ffi/os_error.ts";
+import { Reactor } from "../../../ffi/reactor.ts";
+import { LATER } from "../../backend/device.ts";
 import type { Span } from "../../memory/span.ts";
+import { FileEngine, type Synchronous } from "./file_engine.ts";
 import { SECTOR } from "./layout.ts";
-import type { Storage } from "./storage.ts";
+import type { Completion, Storage } from "./storage.ts";
 
 const { PUNCH_HOLE, KEEP_SIZE, ZERO_RANGE } = FallocateMode;
 const ZEROS = 65536;
 
+/** An engine, where there can be one. */
+function engine(fd: number, now: Synchronous, needed: boolean): FileEngine | undefined {
+  try {
+    return new FileEngine(fd, now, Reactor.shared());
+  } catch (error) {
+    if (needed || !(error instanceof OsError)) throw error;
+    return undefined;
+  }
+}
+
+/** How a file is opened and worked on. */
+export interface FileOptions {
+  /** Whether nothing may be written. */
+  readonly readOnly?: boolean;
+  /**
+   * Whether to go past the page cache (O_DIRECT). Requests that the file cannot take so, for their alignment, go through it.
+   */
+  readonly direct?: boolean;
+  /**
+   * `"io_uring"` waits for the file without holding up anything else; `"sync"` holds up the thread. By default, the first
+   * where the kernel has it and allows it.
+   */
+  readonly aio?: "io_uring" | "sync";
+}
+
 /** Bytes in a raw file or on a block device, moved between it and the guest by address. */
-export class FileStorage implements Storage {
+export class FileStorage implements Storage, Synchronous {
   /** Whether nothing may be written. */
   readonly readOnly: boolean;
   readonly #path: string;
   readonly #fd: number;
+  /** The same file past the page cache; or once more the same descriptor. */
+  readonly #direct: number;
+  readonly #engine: FileEngine | undefined;
   readonly #iovec = new Iovec();
   #size = 0;
   #zeros: Native | undefined;
@@ -29,17 +61,21 @@ export class FileStorage implements Storage {
   /**
    * Opens a file.
    *
-   * @throws {OsError} when it cannot be opened
+   * @throws {OsError} when it cannot be opened; EINVAL where the file system has no O_DIRECT; ENOSYS or EPERM without io_uring
+   * when that is asked for
    * @throws {TypeError} when it is neither a file nor a block device
    */
-  constructor(path: string, options: { readonly readOnly?: boolean } = {}) {
+  constructor(path: string, { readOnly = false, direct = false, aio }: FileOptions = {}) {
     this.#path = path;
-    this.readOnly = options.readOnly ?? false;
-    this.#fd = openFile(path, this.readOnly ? OpenFlag.READ_ONLY : OpenFlag.READ_WRITE);
+    this.readOnly = readOnly;
+    const flags = readOnly ? OpenFlag.READ_ONLY : OpenFlag.READ_WRITE;
+    this.#fd = this.#direct = openFile(path, flags);
     try {
       this.refresh();
+      if (direct) this.#direct = openFile(path, flags | OpenFlag.DIRECT);
+      if (aio !== "sync") this.#engine = engine(this.#direct, this, aio === "io_uring");
     } catch (error) {
-      close(this.#fd);
+      this.#closeFiles();
       throw error;
     }
   }
@@ -72,13 +108,50 @@ export class FileStorage implements Storage {
     this.refresh();
   }
 
+  /** Reads, later where that is possible. */
+  read(data: Span, position: number, completion: Completion): void | typeof LATER {
+    if (this.#engine?.read(data, position, completion)) return LATER;
+    this.readNow(data, position);
+  }
+
+  /** Writes, later where that is possible. */
+  write(data: Span, position: number, completion: Completion): void | typeof LATER {
+    if (this.#engine?.write(data, position, completion)) return LATER;
+    this.writeNow(data, position);
+  }
+
   /** Reads by `preadv`: one call for all segments of a request. */
-  read(data: Span, position: number): void {
+  readNow(data: Span, position: number): void {
+    try {
+      this.#read(this.#direct, data, position);
+    } catch (error) {
+      this.#mayBeAlignment(error);
+      this.#read(this.#fd, data, position);
+    }
+  }
+
+  /** Writes by `pwritev`. */
+  writeNow(data: Span, position: number): void {
+    try {
+      this.#write(this.#direct, data, position);
+    } catch (error) {
+      this.#mayBeAlignment(error);
+      this.#write(this.#fd, data, position);
+    }
+  }
+
+  /** Rethrows what going through the page cache cannot mend. */
+  #mayBeAlignment(error: unknown): void {
+    const mended = this.#direct !== this.#fd && error instanceof OsError && error.errno === Errno.EINVAL;
+    if (!mended) throw error;
+  }
+
+  #read(fd: number, data: Span, position: number): void {
     const iovec = this.#iovec;
     for (let done = 0; done < data.byteLength;) {
       iovec.clear();
       const piece = data.toIovec(iovec, done);
-      const got = readAt(this.#fd, iovec, position + done);
+      const got = readAt(fd, iovec, position + done);
       if (got < piece) {
         // The file ends within the last sector, or somebody has cut it off.
         data.clear(done + got);
@@ -88,31 +161,39 @@ export class FileStorage implements Storage {
     }
   }
 
-  /** Writes by `pwritev`. */
-  write(data: Span, position: number): void {
+  #write(fd: number, data: Span, position: number): void {
     const iovec = this.#iovec;
     for (let done = 0; done < data.byteLength;) {
       iovec.clear();
       const piece = data.toIovec(iovec, done);
-      writeAt(this.#fd, iovec, position + done);
+      writeAt(fd, iovec, position + done);
       done += piece;
     }
   }
 
   /** `fdatasync`. */
-  flush(): void {
+  flush(completion: Completion): void | typeof LATER {
+    if (this.#engine?.flush(completion)) return LATER;
     syncData(this.#fd);
   }
 
   /** Punches a hole, where the file system can. */
-  discard(position: number, length: number): void {
-    allocate(this.#fd, PUNCH_HOLE | KEEP_SIZE, position, length);
+  async discard(position: number, length: number): Promise<void> {
+    await this.#allocate(PUNCH_HOLE | KEEP_SIZE, position, length);
   }
 
   /** Zeroes a range: by a hole when the room may be given back, else by a range of zeros, else by writing them. */
-  writeZeroes(position: number, length: number, mayUnmap: boolean): void {
-    if (mayUnmap && allocate(this.#fd, PUNCH_HOLE | KEEP_SIZE, position, length)) return;
-    if (allocate(this.#fd, ZERO_RANGE | KEEP_SIZE, position, length)) return;
+  async writeZeroes(position: number, length: number, mayUnmap: boolean): Promise<void> {
+    if (mayUnmap && await this.#allocate(PUNCH_HOLE | KEEP_SIZE, position, length)) return;
+    if (await this.#allocate(ZERO_RANGE | KEEP_SIZE, position, length)) return;
+    this.#writeZeros(position, length);
+  }
+
+  #allocate(mode: number, position: number, length: number): boolean | Promise<boolean> {
+    return this.#engine?.allocate(mode, position, length) ?? allocate(this.#fd, mode, position, length);
+  }
+
+  #writeZeros(position: number, length: number): void {
     const zeros = this.#zeros ??= new Native(ZEROS);
     const iovec = this.#iovec;
     for (let done = 0; done < length;) {
@@ -126,8 +207,14 @@ export class FileStorage implements Storage {
     }
   }
 
-  /** Closes the file. */
+  /** Closes the file, when what is under way is done. */
   close(): void {
+    this.#engine?.close();
+    this.#closeFiles();
+  }
+
+  #closeFiles(): void {
+    if (this.#direct !== this.#fd) close(this.#direct);
     close(this.#fd);
   }
 }
