@@ -191,6 +191,7 @@ export class SessionState {
         onMiss: (vring, miss) => this.#iotlbMisses.ask(vring, miss),
         notifyInBand: (vring, message) => this.#notifyInBand(vring, message),
         onRunning: () => this.flushConfigChange(),
+        onRewound: () => this.#onRewound(),
         onRequestError: (vring, error) =>
           this.log("warning", `a request on ring ${vring.index} failed`, error),
         onBroken: (vring, error) => this.#onBroken(vring, error),
@@ -316,6 +317,23 @@ export class SessionState {
   /** The memory table has changed. */
   memoryChanged(): void {
     for (const vring of this.vrings) vring.memoryChanged();
+  }
+
+  /** Back to the state at power-on: the device, and what it showed to the driver. */
+  resetDevice(): void {
+    this.windows.forget();
+    this.behaviour.reset?.();
+  }
+
+  /**
+   * A driver begins anew, so it has reset the device. For most of QEMU's devices this is all that tells: they send neither
+   * RESET_DEVICE nor SET_STATUS 0. A guest that was paused, or has moved, goes on where its rings stood.
+   */
+  #onRewound(): void {
+    // The front-end starts ring by ring; the first that was used tells, before anything can be under way.
+    if (this.vrings.some((vring) => vring.started)) return;
+    this.status &= ~BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
+    this.resetDevice();
   }
 
   #onBroken(vring: Vring, error: unknown): void {

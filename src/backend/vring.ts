@@ -78,6 +78,8 @@ export interface VringContext {
   onRequestError(vring: Vring, error: unknown): void;
   /** A ring has begun to run: the front-end can be told something. */
   onRunning(): void;
+  /** A ring that was used is to begin at its start: a driver begins anew. */
+  onRewound(): void;
   /** An address is missing in the IOTLB. The ring waits for {@link Vring.retry}, or for {@link Vring.fail}. */
   onMiss(vring: Vring, miss: IotlbMiss): void;
   /** Where a running ring records requests in flight; `undefined` when it does not. */
@@ -232,7 +234,14 @@ export class Vring implements OwnedQueue, Looker {
     if (base > 0xffff && !this.#accepted("RING_PACKED")) {
       throw new RingError(`ring ${this.index}: base must have 16 bits, got ${base}`);
     }
+    const before = this.#base;
     this.#base = base;
+    if (before !== undefined && before !== base && base === this.#start) this.#context.onRewound();
+  }
+
+  /** The position in a ring that nobody has used. */
+  get #start(): number {
+    return this.#accepted("RING_PACKED") ? PACKED_START : 0;
   }
 
   /** SET_VRING_ENABLE. */
@@ -356,7 +365,7 @@ export class Vring implements OwnedQueue, Looker {
         eventIdx: this.#accepted("EVENT_IDX"),
         indirect: this.#accepted("INDIRECT_DESC"),
         inOrder: this.#accepted("IN_ORDER"),
-        base: this.#base ?? (packed ? PACKED_START : 0),
+        base: this.#base ?? this.#start,
         inflight: this.#context.inflight(this),
       });
       this.setLog();
@@ -770,7 +779,7 @@ export class Vring implements OwnedQueue, Looker {
   }
 
   #finish(): number {
-    const base = this.#ring?.base ?? this.#base ?? (this.#accepted("RING_PACKED") ? PACKED_START : 0);
+    const base = this.#ring?.base ?? this.#base ?? this.#start;
     this.#base = base;
     this.#ring = undefined;
     if (this.#place !== undefined) this.#release(this.#place);

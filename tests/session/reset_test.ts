@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { defineDevice } from "../../mod.ts";
+import { PACKED_START } from "../../src/virtqueue/packed_layout.ts";
 import { type RawPeer, REPLY_ACK } from "./raw_peer.ts";
 import { aWhile, LIMIT, Scene, verify } from "./scene.ts";
 import { number32, u32, u64 } from "./wire.ts";
@@ -66,6 +67,38 @@ test("RESET_DEVICE resets the device each time, and tells it of new features", L
   assert.equal(await peer.ack("RESET_DEVICE"), 0n);
   assert.equal(await peer.ack("SET_FEATURES", u64(1n << 32n | 1n << 29n)), 0n);
   assert.deepEqual(said, ["features 100000000", "reset", "reset", "features 120000000"]);
+});
+
+// Most of QEMU's devices, vhost-user-rng-pci among them, tell a reset by nothing else.
+test("a ring that begins at its start again tells that the driver has reset the device", LIMIT, async (t) => {
+  let resets = 0;
+  const device = defineDevice({
+    type: 4,
+    queues: [(chain) => chain.write(Uint8Array.of(4)), () => {}],
+    reset: () => resets++,
+  });
+  const scene = await Scene.open(t, device);
+  const frontEnd = await scene.frontEnd();
+  const memory = scene.memory();
+  await frontEnd.shareMemory(memory);
+  const room = memory.allocate(16);
+  const use = async (): Promise<number> => {
+    await frontEnd.request("SET_FEATURES", frontEnd.features);
+    const queue = await frontEnd.startQueue(0, memory, { size: 4 });
+    assert.equal(await queue.request([], [{ guestAddress: room.guestAddress, length: 16 }]), 1);
+    return await frontEnd.stopQueue(queue);
+  };
+  const paused = await use();
+  assert.notEqual(paused, PACKED_START);
+  assert.equal(resets, 0, "at first");
+  await frontEnd.request("SET_VRING_BASE", { index: 0, num: paused });
+  assert.equal(resets, 0, "it goes on where it stood");
+  await use();
+  assert.equal(resets, 1);
+  await frontEnd.request("RESET_DEVICE", undefined);
+  await use();
+  assert.equal(resets, 2, "RESET_DEVICE tells the same");
+  assert.deepEqual(scene.log.problems, []);
 });
 
 test(

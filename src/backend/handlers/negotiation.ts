@@ -78,8 +78,7 @@ function resetDevice(state: SessionState): void | Promise<void> {
     state.vringStopped();
     state.features = 0n;
     state.status = 0n;
-    state.windows.forget();
-    state.behaviour.reset?.();
+    state.resetDevice();
   };
   const stops = state.vrings.map((vring) => vring.stop());
   if (stops.every((stop) => typeof stop === "number")) return finish();
