@@ -141,6 +141,8 @@ export class SessionState {
   #iotlb: Iotlb | undefined;
   readonly #log: Log;
   #configPending = false;
+  /** Whether it is known that a driver begins anew. */
+  #anew = false;
 
   /** A session at its start. */
   constructor(device: Device, options: SessionOptions) {
@@ -190,7 +192,7 @@ export class SessionState {
         logAddress: (address) => this.#logAddress(address),
         onMiss: (vring, miss) => this.#iotlbMisses.ask(vring, miss),
         notifyInBand: (vring, message) => this.#notifyInBand(vring, message),
-        onRunning: () => this.flushConfigChange(),
+        onRunning: () => this.#onRunning(),
         onRewound: () => this.#onRewound(),
         onRequestError: (vring, error) =>
           this.log("warning", `a request on ring ${vring.index} failed`, error),
@@ -330,10 +332,16 @@ export class SessionState {
    * RESET_DEVICE nor SET_STATUS 0. A guest that was paused, or has moved, goes on where its rings stood.
    */
   #onRewound(): void {
-    // The front-end starts ring by ring; the first that was used tells, before anything can be under way.
-    if (this.vrings.some((vring) => vring.started)) return;
+    // Front-ends set rings up one by one, before they enable any: the first that was used tells for all.
+    if (this.#anew || this.vrings.some((vring) => vring.active)) return;
+    this.#anew = true;
     this.status &= ~BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
     this.resetDevice();
+  }
+
+  #onRunning(): void {
+    this.#anew = false;
+    this.flushConfigChange();
   }
 
   #onBroken(vring: Vring, error: unknown): void {
