@@ -337,6 +337,8 @@ export class SessionState {
     this.#anew = true;
     this.status &= ~BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
     this.resetDevice();
+    // The driver has said already what it accepts.
+    this.behaviour.negotiated?.(this.features);
   }
 
   #onRunning(): void {

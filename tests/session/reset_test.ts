@@ -72,10 +72,15 @@ test("RESET_DEVICE resets the device each time, and tells it of new features", L
 // Most of QEMU's devices, vhost-user-rng-pci among them, tell a reset by nothing else.
 test("a ring that begins at its start again tells that the driver has reset the device", LIMIT, async (t) => {
   let resets = 0;
+  let accepted: bigint | undefined;
   const device = defineDevice({
     type: 4,
     queues: [(chain) => chain.write(Uint8Array.of(4)), () => {}],
-    reset: () => resets++,
+    negotiated: (features) => accepted = features,
+    reset: () => {
+      resets++;
+      accepted = undefined;
+    },
   });
   const scene = await Scene.open(t, device);
   const frontEnd = await scene.frontEnd();
@@ -95,6 +100,7 @@ test("a ring that begins at its start again tells that the driver has reset the 
   assert.equal(resets, 0, "it goes on where it stood");
   await use();
   assert.equal(resets, 1);
+  assert.equal(accepted, frontEnd.features, "features that were accepted before are told again");
   await frontEnd.request("RESET_DEVICE", undefined);
   await use();
   assert.equal(resets, 2, "RESET_DEVICE tells the same");
