@@ -100,3 +100,31 @@ realTest("a network moves with its guest, state and all, and announces it", ["qe
   await target.stop();
   for (const device of devices) await device.checkUnharmed();
 });
+
+realTest("a state that is refused ends the migration, and the guest goes on where it was", [
+  "qemu11",
+  "guest",
+], {
+  timeout: 120_000,
+}, async (t) => {
+  const [first, second] = [new CountingFs(), new CountingFs(16, true)];
+  const devices = [await InProcess.serve(t, first.device), await InProcess.serve(t, second.device)];
+  const source = await Guest.start(t, machine(devices[0].socket));
+  await source.run("mkdir /tmp/m && mount -t virtiofs counting /tmp/m");
+  const looks = Number(await source.run("stat -c %s /tmp/m"));
+  const target = await Guest.start(t, machine(devices[1].socket, true));
+  // The source learns of it on the way back only.
+  const capabilities = [{ capability: "return-path", state: true }];
+  for (const guest of [source, target]) await guest.qmp("migrate-set-capabilities", { capabilities });
+  await assert.rejects(
+    migrate(source, target, join(tempDir(t), "migration")),
+    /query-migrate is not "completed": .*failed/,
+  );
+  assert.match(devices[1].problems.splice(0).join(), /CHECK_DEVICE_STATE: .* was not transferred: not taken/);
+  // To save is not to lose.
+  await source.waitStatus("running");
+  assert.equal(Number(await source.run("stat -c %s /tmp/m")), looks + 1);
+  await source.stop();
+  await target.stop();
+  for (const device of devices) await device.checkUnharmed();
+});

@@ -5,7 +5,7 @@ import process from "node:process";
 import { close } from "../../ffi/fd.ts";
 import { memoryFile } from "../../ffi/mapping.ts";
 import { defineDevice, type Device, type FrontEndLink } from "../../mod.ts";
-import type { ShmemMapping } from "../../src/protocol/mod.ts";
+import { featureNames, protocolFeatures, type ShmemMapping } from "../../src/protocol/mod.ts";
 import { Balloon } from "../support/balloon.ts";
 import { onEnd, type Scope } from "../support/cleanup.ts";
 import { Guest } from "../support/guest.ts";
@@ -254,6 +254,44 @@ realTest(
     // QEMU has told none of it in words.
     assert.equal(device.all("RESET_DEVICE").length, 0);
     assert.deepEqual(device.all("SET_STATUS").map(({ value }) => value), [8n]);
+    await guest.stop();
+    await device.checkUnharmed();
+  },
+);
+
+realTest(
+  "QEMU takes all that a device can offer, what it cannot do included",
+  ["qemu11", "guest"],
+  {},
+  async (t) => {
+    const balloon = new Balloon({
+      state: { save: () => new Uint8Array(0), load: () => {} },
+      sharedMemory: new Map([[0, MIB]]),
+      sharedObject: () => undefined,
+      announce: () => {},
+      setMtu: () => {},
+      crypto: { create: () => 0n, close: () => {} },
+      hostNotifiers: true,
+    });
+    const device = await InProcess.serve(t, balloon.device, { inBandNotifications: true });
+    const guest = await restoreGuest(t, { emulator: "qemu11" });
+    await guest.plug("vhost-user-test-device-pci", device.socket, { props: BALLOON });
+    await guest.waitFor(DRIVEN);
+    const names = (masks: readonly unknown[]): string[] =>
+      featureNames(masks[0] as bigint, protocolFeatures).sort();
+    const offered = names(device.all("GET_PROTOCOL_FEATURES").map(({ answer }) => answer));
+    const taken = names(device.all("SET_PROTOCOL_FEATURES").map(({ value }) => value));
+    assert.deepEqual(
+      Object.keys(protocolFeatures).filter((name) => !offered.includes(name)),
+      ["CROSS_ENDIAN", "XEN_MMAP"],
+    );
+    assert.deepEqual(offered.filter((name) => !taken.includes(name)), ["GET_VRING_BASE_INFLIGHT"]);
+    // In-band notifications were taken as well, but there are eventfds, and those are used.
+    const descriptors = ["SET_VRING_KICK", "SET_VRING_CALL"] as const;
+    for (const each of descriptors) assert.ok(device.all(each).every(({ fds }) => fds === 1), each);
+    balloon.want(10);
+    await device.until("10 pages are in the balloon", () => balloon.actual === 10);
+    await guest.unplug();
     await guest.stop();
     await device.checkUnharmed();
   },
