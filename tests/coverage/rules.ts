@@ -87,7 +87,11 @@ export const exceptions = {
     RESET_OWNER: nobody("deprecated; RESET_DEVICE took its place"),
     SET_LOG_FD: nobody("front-ends know its number and do not send it"),
   },
-  "back-end messages": {},
+  "back-end messages": {
+    VRING_ERR: nobody(
+      "User-Mode Linux is the only front-end with in-band notifications, and knows VRING_CALL only",
+    ),
+  },
   "protocol features": {
     XEN_MMAP: outside(
       "regions of Xen's hypervisor, which is not supported; QEMU takes the bit without having it",
