@@ -18,7 +18,7 @@ import { FrontEnd } from "../../src/frontend/front_end.ts";
 import { appendLine } from "./process_of.ts";
 import { SESSIONS } from "./record.ts";
 import { destination } from "./destination.ts";
-import { type Witness, Witnesses } from "./witness.ts";
+import { Witnesses } from "./witness.ts";
 
 const to = destination(import.meta.url, process);
 if (to !== undefined) {
@@ -66,37 +66,40 @@ function watchConnections(witnesses: Witnesses): void {
   };
 }
 
-/** Rings do not know their session, so they count where there is one session only. */
+/**
+ * Rings do not know their session, so they count where there is one session only. What has been seen of that need not be
+ * seen again: the methods are then what they were, until something changes.
+ */
 function watchRings(witnesses: Witnesses): void {
-  let known: Witness | undefined;
-  let ring: unknown;
-  let features = -1;
-  for (const { prototype } of [SplitRing, PackedRing]) {
-    const { push } = prototype;
-    prototype.push = function (chain): void {
-      push.call(this, chain);
-      // Once for each ring and set of features: this is called for every request.
-      if (this === ring && known?.agreed === features) return;
-      const witness = witnesses.only;
-      witness?.complete(prototype === PackedRing.prototype);
-      known = witness;
-      ring = this;
-      features = witness?.agreed ?? -1;
-    };
-  }
+  const rings = [SplitRing.prototype, PackedRing.prototype];
+  const pushes = rings.map(({ push }) => push);
   const { appendLinked, appendPacked } = Descriptors.prototype;
-  Descriptors.prototype.appendLinked = function (...descriptor): void {
-    appendLinked.apply(this, descriptor);
-    if (witnesses.only !== undefined) witnesses.only.indirect = true;
-  };
-  Descriptors.prototype.appendPacked = function (...descriptor): void {
-    appendPacked.apply(this, descriptor);
-    if (witnesses.only !== undefined) witnesses.only.indirect = true;
-  };
   const { mark } = DirtyLog.prototype;
-  DirtyLog.prototype.mark = function (guestAddress, length): void {
-    mark.call(this, guestAddress, length);
-    if (witnesses.only !== undefined) witnesses.only.logged = true;
+  witnesses.onChange = () => {
+    rings.forEach((ring, i) => {
+      ring.push = function (chain): void {
+        ring.push = pushes[i];
+        ring.push.call(this, chain);
+        witnesses.only?.complete(ring === PackedRing.prototype);
+      };
+    });
+    const indirect = (): void => {
+      Object.assign(Descriptors.prototype, { appendLinked, appendPacked });
+      if (witnesses.only !== undefined) witnesses.only.indirect = true;
+    };
+    Descriptors.prototype.appendLinked = function (...descriptor): void {
+      appendLinked.apply(this, descriptor);
+      indirect();
+    };
+    Descriptors.prototype.appendPacked = function (...descriptor): void {
+      appendPacked.apply(this, descriptor);
+      indirect();
+    };
+    DirtyLog.prototype.mark = function (guestAddress, length): void {
+      DirtyLog.prototype.mark = mark;
+      mark.call(this, guestAddress, length);
+      if (witnesses.only !== undefined) witnesses.only.logged = true;
+    };
   };
 }
 

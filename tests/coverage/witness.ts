@@ -95,8 +95,6 @@ export class Witness {
   readonly peer: PeerProgram | undefined;
   /** What both sides have agreed on. */
   readonly agreement = new Agreement();
-  /** Counts the times that features were agreed on. */
-  agreed = 0;
   /** Whether a table of descriptors was used. */
   indirect = false;
   /** Whether the dirty log was told of something. */
@@ -113,10 +111,16 @@ export class Witness {
   readonly #acknowledged = new Set<string>();
   readonly #withDescriptors = new Set<string>();
 
-  /** @param fd the session's connection */
-  constructor(side: Side, fd: number) {
+  readonly #onAgreed: () => void;
+
+  /**
+   * @param fd the session's connection
+   * @param onAgreed called when features were agreed on
+   */
+  constructor(side: Side, fd: number, onAgreed: () => void) {
     this.side = side;
     this.peer = programAt(fd);
+    this.#onAgreed = onAgreed;
   }
 
   /** Whether a protocol feature was acknowledged. */
@@ -133,7 +137,7 @@ export class Witness {
     if (name === "SET_PROTOCOL_FEATURES") this.#protocol |= value;
     if (name !== "SET_FEATURES") return;
     this.#features = value;
-    this.agreed++;
+    this.#onAgreed();
   }
 
   /** An answer tells what is offered. */
@@ -180,6 +184,8 @@ export class Witnesses {
   readonly #channels = new Map<number, Witness>();
   readonly #backends = new Set<Witness>();
   #only: Witness | undefined;
+  /** Called when the rings of this process may show something new: sessions or their features have changed. */
+  onChange: () => void = () => {};
 
   /** @param write called with what was seen of a session when that is over */
   constructor(write: (record: Omit<SessionRecord, "test">) => void) {
@@ -232,7 +238,11 @@ export class Witnesses {
       witness.channelOpen = false;
       return new Line(table, witness);
     }
-    const witness = new Witness(direction === "in" ? "back-end" : "front-end", connection.fd);
+    const witness = new Witness(
+      direction === "in" ? "back-end" : "front-end",
+      connection.fd,
+      () => this.onChange(),
+    );
     this.#sessions.set(connection, witness);
     if (witness.side === "back-end") this.#backends.add(witness);
     this.#count();
@@ -249,6 +259,7 @@ export class Witnesses {
 
   #count(): void {
     this.#only = this.#backends.size === 1 ? [...this.#backends][0] : undefined;
+    this.onChange();
   }
 
   /** A connection is closed; if it is a session's, that is over. */
