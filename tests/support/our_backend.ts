@@ -4,6 +4,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { recording } from "../coverage/destination.ts";
 import { onEnd, type Scope, tempDir } from "./cleanup.ts";
 import { Child, type ChildOptions } from "./process.ts";
 
@@ -21,7 +22,7 @@ const DENO_CACHE = /_cache_v\d+(-wal|-shm|-journal)?$/;
 
 /** Starts Deno as a user does, with the one permission that the toolkit asks for. */
 export function startDeno(scope: Scope, args: readonly string[], options: ChildOptions = {}): Child {
-  return Child.start(scope, process.execPath, ["run", "--allow-ffi", ...args], {
+  return Child.start(scope, process.execPath, ["run", "--allow-ffi", ...recording(process), ...args], {
     ...options,
     // Deno would add to its errors that there is no trace of them.
     env: { RUST_BACKTRACE: "0", NO_COLOR: "1", ...options.env },

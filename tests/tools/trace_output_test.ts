@@ -332,9 +332,10 @@ test("lines wait for a reader that is slow, and nobody waits for it", LIMIT, asy
   const start = performance.now();
   for (const line of lines) writer.write(line);
   assert.ok(performance.now() - start < 2000);
+  const all = `${lines.join("\n")}\n`;
   let text = "";
-  await eventually("all lines", () => (text += readAll(there)).length >= lines.join("\n").length);
-  assert.deepEqual(text, `${lines.join("\n")}\n`);
+  await eventually("all lines", () => (text += readAll(there)).length >= all.length);
+  assert.deepEqual(text, all);
   await writer.end(0);
 });
 
