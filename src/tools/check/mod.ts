@@ -5,6 +5,7 @@
  */
 
 export * from "./case.ts";
+export * from "./finding.ts";
 export { allCases, type Group, groups } from "./cases/mod.ts";
 export * from "./report.ts";
 export * from "./run.ts";

@@ -17,7 +17,7 @@ import {
 } from "../../protocol/messages.ts";
 import { codecOf, type MemoryRegion, payloads } from "../../protocol/payloads.ts";
 import type { Message } from "../../transport/connection.ts";
-import { fail } from "./case.ts";
+import { fail } from "./finding.ts";
 import { CheckRing } from "./ring.ts";
 import { describe, type SendOptions, type Wire } from "./wire.ts";
 

@@ -6,7 +6,7 @@
 
 import { BlkRequest, BlkStatus, SECTOR } from "../../devices/blk/layout.ts";
 import { Struct, u32, u64 } from "../../protocol/struct.ts";
-import type { DeviceKind } from "./case.ts";
+import type { DeviceKind } from "./finding.ts";
 
 /** A request as bytes. */
 export interface Request {

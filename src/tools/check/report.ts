@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Verdict } from "./case.ts";
+import type { Verdict } from "./finding.ts";
 import { type CaseResult, offerNames, type Report } from "./run.ts";
 
 /** Verdicts, worst first. */

@@ -5,7 +5,8 @@
  */
 
 import { featureNames, has, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
-import { type Case, CaseEnd, type DeviceKind, type Finding, type Needs } from "./case.ts";
+import type { Case } from "./case.ts";
+import { CaseEnd, type DeviceKind, type Finding, type Needs } from "./finding.ts";
 import { groups } from "./cases/mod.ts";
 import { profiles } from "./profile.ts";
 import { type Death, SpawnedTarget, type Target, TargetError } from "./target.ts";

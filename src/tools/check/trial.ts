@@ -12,7 +12,7 @@ import { send, socketPair } from "../../../ffi/socket.ts";
 import { SharedMemory } from "../../frontend/shared_memory.ts";
 import { has, mask, type ProtocolFeature, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
 import type { Tap } from "../../transport/connection.ts";
-import { type DeviceKind, fail, type Needs, notOffered } from "./case.ts";
+import { type DeviceKind, fail, type Needs, notOffered } from "./finding.ts";
 import { Peer, type RingOptions } from "./peer.ts";
 import { type Profile, profiles, type Request } from "./profile.ts";
 import { CheckRing, type Part, type Shape } from "./ring.ts";

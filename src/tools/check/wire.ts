@@ -12,7 +12,7 @@ import { ProtocolError } from "../../protocol/error.ts";
 import { header, VERSION } from "../../protocol/header.ts";
 import { frontendMessages } from "../../protocol/messages.ts";
 import { Connection, type Message, type Tap } from "../../transport/connection.ts";
-import { fail } from "./case.ts";
+import { fail } from "./finding.ts";
 import { until } from "./wait.ts";
 
 /** What can be said of a message beyond its number and payload. */

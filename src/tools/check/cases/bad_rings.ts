@@ -5,7 +5,8 @@
  */
 
 import type { FrontendMessage, frontendMessages, PayloadOf } from "../../../protocol/messages.ts";
-import { aboutMessage, type Case, type Finding, open, pass, vhostUser, virtio } from "../case.ts";
+import type { Case } from "../case.ts";
+import { aboutMessage, type Finding, open, pass, vhostUser, virtio } from "../finding.ts";
 import { addressOf, encode, type Peer, type Reaction } from "../peer.ts";
 import type { CheckRing } from "../ring.ts";
 import type { Trial } from "../trial.ts";

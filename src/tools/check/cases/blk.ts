@@ -16,7 +16,8 @@ import {
   SECTOR,
 } from "../../../devices/blk/layout.ts";
 import { has } from "../../../protocol/features.ts";
-import { type Case, fail, type Finding, type Needs, notOffered, open, pass, virtio } from "../case.ts";
+import type { Case } from "../case.ts";
+import { fail, type Finding, type Needs, notOffered, open, pass, virtio } from "../finding.ts";
 import { blkHeader, blkRead, type Request } from "../profile.ts";
 import type { Drive, PlaceOptions, Trial } from "../trial.ts";
 

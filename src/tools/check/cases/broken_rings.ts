@@ -6,7 +6,8 @@
  */
 
 import { DescriptorFlag } from "../../../virtqueue/split_layout.ts";
-import { type Case, fail, type Finding, pass, virtio } from "../case.ts";
+import type { Case } from "../case.ts";
+import { fail, type Finding, pass, virtio } from "../finding.ts";
 import type { Drive, Trial } from "../trial.ts";
 
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;

@@ -6,7 +6,8 @@
 
 import { blkConfig } from "../../../devices/blk/layout.ts";
 import { payloads } from "../../../protocol/payloads.ts";
-import { aboutMessage, type Case, fail, type Finding, notOffered, open, pass, virtio } from "../case.ts";
+import type { Case } from "../case.ts";
+import { aboutMessage, fail, type Finding, notOffered, open, pass, virtio } from "../finding.ts";
 import { encode, type Peer } from "../peer.ts";
 import type { Trial } from "../trial.ts";
 import { reactionFinding } from "./framing.ts";

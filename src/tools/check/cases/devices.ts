@@ -4,7 +4,8 @@
  * @module
  */
 
-import { type Case, fail, type Finding, open, pass, virtio } from "../case.ts";
+import type { Case } from "../case.ts";
+import { fail, type Finding, open, pass, virtio } from "../finding.ts";
 import { fuseInit, fuseRequest, type Request, vsockPacket } from "../profile.ts";
 import type { CheckRing } from "../ring.ts";
 import type { Drive } from "../trial.ts";

@@ -17,17 +17,8 @@ import { payloads } from "../../../protocol/payloads.ts";
 import { Connection } from "../../../transport/connection.ts";
 import { PackedFlag } from "../../../virtqueue/packed_layout.ts";
 import { DescriptorFlag } from "../../../virtqueue/split_layout.ts";
-import {
-  aboutMessage,
-  type Case,
-  fail,
-  type Finding,
-  notOffered,
-  open,
-  pass,
-  vhostUser,
-  virtio,
-} from "../case.ts";
+import type { Case } from "../case.ts";
+import { aboutMessage, fail, type Finding, notOffered, open, pass, vhostUser, virtio } from "../finding.ts";
 import { type Peer, regionOf, type Startable } from "../peer.ts";
 import type { Request } from "../profile.ts";
 import { layOut, type Trial } from "../trial.ts";

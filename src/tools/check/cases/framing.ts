@@ -6,7 +6,8 @@
 
 import { HeaderFlag, VERSION } from "../../../protocol/header.ts";
 import { frontendMessages } from "../../../protocol/messages.ts";
-import { type Case, CaseEnd, fail, type Finding, notOffered, open, pass, vhostUser } from "../case.ts";
+import type { Case } from "../case.ts";
+import { CaseEnd, fail, type Finding, notOffered, open, pass, vhostUser } from "../finding.ts";
 import { ASKING, type Peer, type Reaction, REPLY_FLAGS } from "../peer.ts";
 import { openDescriptors } from "../target.ts";
 import type { Trial } from "../trial.ts";

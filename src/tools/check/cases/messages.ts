@@ -6,7 +6,8 @@
 
 import { type FrontendMessage, frontendMessages, type MessageRow } from "../../../protocol/messages.ts";
 import { codecOf, payloads } from "../../../protocol/payloads.ts";
-import { aboutMessage, type Case, fail, type Finding, type Needs, open, pass, vhostUser } from "../case.ts";
+import type { Case } from "../case.ts";
+import { aboutMessage, fail, type Finding, type Needs, open, pass, vhostUser } from "../finding.ts";
 import { ASKING } from "../peer.ts";
 import { reactionFinding } from "./framing.ts";
 import { samples } from "./samples.ts";

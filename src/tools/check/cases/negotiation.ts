@@ -13,7 +13,8 @@ import {
   ringFeatures,
 } from "../../../protocol/features.ts";
 import { payloads } from "../../../protocol/payloads.ts";
-import { aboutMessage, type Case, fail, type Needs, notOffered, open, vhostUser, virtio } from "../case.ts";
+import type { Case } from "../case.ts";
+import { aboutMessage, fail, type Needs, notOffered, open, vhostUser, virtio } from "../finding.ts";
 import type { Trial } from "../trial.ts";
 import { reactionFinding } from "./framing.ts";
 

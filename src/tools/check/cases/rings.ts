@@ -7,17 +7,8 @@
 import { close } from "../../../../ffi/fd.ts";
 import { eventfd, signal } from "../../../../ffi/eventfd.ts";
 import { ringFeatures } from "../../../protocol/features.ts";
-import {
-  aboutMessage,
-  type Case,
-  fail,
-  type Finding,
-  notOffered,
-  open,
-  pass,
-  vhostUser,
-  virtio,
-} from "../case.ts";
+import type { Case } from "../case.ts";
+import { aboutMessage, fail, type Finding, notOffered, open, pass, vhostUser, virtio } from "../finding.ts";
 import type { CheckRing } from "../ring.ts";
 import type { Drive, Trial } from "../trial.ts";
 import { encode } from "../peer.ts";

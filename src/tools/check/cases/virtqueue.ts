@@ -4,7 +4,8 @@
  * @module
  */
 
-import { type Case, fail, type Finding, notOffered, open, pass, virtio } from "../case.ts";
+import type { Case } from "../case.ts";
+import { fail, type Finding, notOffered, open, pass, virtio } from "../finding.ts";
 import type { Drive, Trial } from "../trial.ts";
 
 const FRAMING = virtio("2.7.4.1");
