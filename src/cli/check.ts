@@ -6,9 +6,9 @@
 
 import { closeSync, openSync, writeSync } from "node:fs";
 import process from "node:process";
+import { noColor } from "../../ffi/deno.ts";
 import { describeMessage } from "../tools/describe.ts";
 import {
-  allCases,
   check as runCheck,
   type CheckOptions,
   countVerdicts,
@@ -34,12 +34,6 @@ function deviceKind(text: string): DeviceKind {
   return kind;
 }
 
-/** Whether text may have colours. Deno tells without asking for permission to read the environment. */
-function colours(): boolean {
-  const { Deno: deno } = globalThis as { Deno?: { noColor?: boolean } };
-  return process.stdout.isTTY === true && !(deno?.noColor ?? process.env.NO_COLOR !== undefined);
-}
-
 /** The options of a run, and the cases that they mean. */
 function checkOptions(values: Values): CheckOptions & { device: DeviceKind; patience: number } {
   const { device = "any", filter, write, timeout, "write-at": writeAt } = values;
@@ -62,12 +56,17 @@ function checkOptions(values: Values): CheckOptions & { device: DeviceKind; pati
   return options;
 }
 
+/** Width of the column for the names of the cases. */
+function nameWidth(options: CheckOptions): number {
+  return Math.max(...selectCases(options).flatMap(({ cases }) => cases.map(({ id }) => id.length)));
+}
+
 /** The cases as a table for people. */
 function list(options: CheckOptions): string[] {
-  const width = Math.max(...allCases.map(({ id }) => id.length)) + 2;
+  const width = nameWidth(options);
   return selectCases(options).flatMap(({ title, cases }) => [
     title,
-    ...cases.map((each) => `  ${each.id.padEnd(width)}${each.title} (${each.section})`),
+    ...cases.map((each) => `  ${each.id.padEnd(width)}  ${each.title}  (${each.section})`),
     "",
   ]).slice(0, -1);
 }
@@ -94,7 +93,8 @@ class Progress {
   }
 }
 
-async function run(values: Values, output: Output): Promise<number> {
+/** Checks. Returns the exit status. */
+async function runAll(values: Values, output: Output): Promise<number> {
   const { socket, spawn, json, junit, all, trace } = values;
   const options = checkOptions(values);
   if (values.list === true) {
@@ -113,7 +113,7 @@ async function run(values: Values, output: Output): Promise<number> {
     : new SpawnedTarget(String(spawn), path, options.patience);
   const stop = (): void => void target.close().then(() => process.exit(130));
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, stop);
-  const text = new TextReport(colours(), all === true);
+  const text = new TextReport(nameWidth(options), process.stdout.isTTY === true && !noColor, all === true);
   const progress = new Progress(process.stderr.isTTY === true && trace !== true);
   try {
     const report = await runCheck(target, {
@@ -146,10 +146,22 @@ async function run(values: Values, output: Output): Promise<number> {
   }
 }
 
+async function run(values: Values, output: Output): Promise<number> {
+  try {
+    return await runAll(values, output);
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    // Not 1, which says that the back-end was checked.
+    output.error(`vhost-user check: ${error instanceof Error ? error.message : error}`);
+    return 2;
+  }
+}
+
 /** Checks a back-end. */
 export const check: Command = {
   summary:
-    "Checks that a back-end keeps to the vhost-user and virtio specifications. Exits with 0 when no case fails.",
+    "Checks that a back-end keeps to the vhost-user and virtio specifications. The exit status is 0 when no " +
+    "case\nfails, 1 when one does, and 2 when the back-end could not be checked.",
   argument: { name: "socket", help: "The back-end's Unix socket.", optional: true },
   options: {
     "device": {
@@ -167,8 +179,8 @@ export const check: Command = {
         "Try these cases only: names, beginnings of names up to a dot, * for anything,\nseparated by commas.",
     },
     "write": {
-      help:
-        "Also try what writes to the disk: 64 KiB of it, which are put back. Nobody else may\nuse it meanwhile.",
+      help: "Also try what writes: to 64 KiB of the disk, which are put back, to the configuration\n" +
+        "space, and to the device's state. Nobody else may use the device meanwhile.",
     },
     "write-at": { value: "BYTES", help: "Where those 64 KiB begin (default 0)." },
     "timeout": {

@@ -19,7 +19,7 @@ export interface Case {
   readonly devices?: readonly DeviceKind[];
   /** What it takes. */
   readonly needs?: Needs;
-  /** Whether it writes to the device. */
+  /** Whether it writes to the device, or would if the device took what it should refuse. */
   readonly writes?: boolean;
   /** Tries it. An undefined result is a pass. */
   run(trial: Trial): Promise<Finding | void> | Finding | void;

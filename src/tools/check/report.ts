@@ -1,21 +1,21 @@
 /**
- * A run's results as text, JSON and JUnit.
+ * A run's results as a table, as JSON and as JUnit.
  *
  * @module
  */
 
 import type { Verdict } from "./finding.ts";
-import { type CaseResult, offerNames, type Report } from "./run.ts";
+import { AS_EXPECTED, type CaseResult, offerNames, type Report } from "./run.ts";
 
 /** Verdicts, worst first. */
-const verdicts: readonly Verdict[] = ["fail", "undefined", "not offered", "pass"];
+const verdicts: readonly Verdict[] = ["fail", "undefined by the specification", "not offered", "pass"];
 
 /** How a verdict looks in a line. */
 const marks: Readonly<Record<Verdict, string>> = {
   "pass": "✓",
   "fail": "✗",
   "not offered": "-",
-  "undefined": "?",
+  "undefined by the specification": "?",
 };
 
 /** Codes of a terminal by verdict: green, red, grey, yellow. */
@@ -23,13 +23,8 @@ const colours: Readonly<Record<Verdict, number>> = {
   "pass": 32,
   "fail": 31,
   "not offered": 90,
-  "undefined": 33,
+  "undefined by the specification": 33,
 };
-
-/** What {@link Verdict} `"undefined"` is called for people. */
-export function verdictName(verdict: Verdict): string {
-  return verdict === "undefined" ? "left open by the specification" : verdict;
-}
 
 /** All results of a run. */
 export function resultsOf({ groups }: Report): CaseResult[] {
@@ -38,25 +33,28 @@ export function resultsOf({ groups }: Report): CaseResult[] {
 
 /** How many results there are of each verdict. */
 export function countVerdicts(report: Report): Record<Verdict, number> {
-  const counts: Record<Verdict, number> = { "pass": 0, "fail": 0, "not offered": 0, "undefined": 0 };
+  const counts = Object.fromEntries(verdicts.map((each) => [each, 0])) as Record<Verdict, number>;
   for (const { verdict } of resultsOf(report)) counts[verdict]++;
   return counts;
 }
 
-/** Text for people, line by line. */
+/** A table for people, line by line. */
 export class TextReport {
   readonly #colour: boolean;
   readonly #all: boolean;
+  readonly #width: number;
   readonly #absent: CaseResult[] = [];
   #group = "";
 
   /**
    * A report.
    *
+   * @param width of the column for the names of the cases
    * @param colour whether the lines go to a terminal
    * @param all whether cases that make no sense for the back-end have lines of their own
    */
-  constructor(colour: boolean, all: boolean) {
+  constructor(width: number, colour: boolean, all: boolean) {
+    this.#width = width;
     this.#colour = colour;
     this.#all = all;
   }
@@ -75,16 +73,16 @@ export class TextReport {
       lines.push(this.#paint(1, group));
     }
     const { id, title, section, verdict, expected, got, output } = result;
+    const name = id.padEnd(this.#width);
     if (verdict === "not offered" && !this.#all) {
       this.#absent.push(result);
       return lines;
     }
-    const detail = verdict === "fail" || got === undefined ? "" : `: ${got}`;
-    lines.push(
-      `  ${this.#paint(colours[verdict], marks[verdict])} ${title}${detail}  ${this.#paint(90, id)}`,
-    );
+    const detail = verdict === "fail" || got === AS_EXPECTED ? "" : `: ${got}`;
+    const head = `${this.#paint(colours[verdict], marks[verdict])} ${name}`;
+    lines.push(`  ${head}  ${title}${detail}  ${this.#paint(90, `(${section})`)}`);
     if (verdict === "fail") {
-      lines.push(`      expected  ${expected}`, `      got       ${got}`, `      see       ${section}`);
+      lines.push(`      expected  ${expected}`, `      got       ${got}`);
       if (output !== undefined) {
         const last = output.trimEnd().split("\n").slice(-5);
         lines.push("      it wrote", ...last.map((line) => `        ${line}`));
@@ -117,7 +115,7 @@ export class TextReport {
   summary(report: Report): string[] {
     const counts = countVerdicts(report);
     const parts = verdicts.filter((verdict) => counts[verdict] > 0).map((verdict) =>
-      this.#paint(colours[verdict], `${counts[verdict]} ${verdictName(verdict)}`)
+      this.#paint(colours[verdict], `${counts[verdict]} ${verdict}`)
     );
     return [...this.flush(), "", `${resultsOf(report).length} cases: ${parts.join(", ")}`];
   }
@@ -177,7 +175,7 @@ export function junitReport(report: Report): string {
     return `tests="${results.length}" failures="${count("fail")}" skipped="${count("not offered")}" ` +
       `time="${seconds(time)}"`;
   };
-  const testcase = ({ id, title, section, verdict, expected, got = "", duration }: CaseResult): string => {
+  const testcase = ({ id, title, section, verdict, expected, got, duration }: CaseResult): string => {
     const head = `    <testcase classname="${escaped(id.replace(/\.[^.]*$/, ""))}" ` +
       `name="${escaped(`${id}: ${title}`)}" time="${seconds(duration)}"`;
     const inner: Partial<Record<Verdict, string>> = {
@@ -185,7 +183,7 @@ export function junitReport(report: Report): string {
         escaped(`expected ${expected}\ngot ${got}\nsee ${section}`)
       }</failure>`,
       "not offered": `<skipped message="${escaped(`not offered: ${got}`)}"/>`,
-      "undefined": `<system-out>${escaped(`${verdictName("undefined")}: ${got}`)}</system-out>`,
+      "undefined by the specification": `<system-out>${escaped(`${verdict}: ${got}`)}</system-out>`,
     };
     const body = inner[verdict];
     return body === undefined ? `${head}/>` : `${head}>${body}</testcase>`;

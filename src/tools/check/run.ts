@@ -6,7 +6,7 @@
 
 import { featureNames, has, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
 import type { Case } from "./case.ts";
-import { CaseEnd, type DeviceKind, type Finding, type Needs } from "./finding.ts";
+import { CaseEnd, type DeviceKind, type Finding, type Needs, type Verdict } from "./finding.ts";
 import { groups } from "./cases/mod.ts";
 import { profiles } from "./profile.ts";
 import { type Death, SpawnedTarget, type Target, TargetError } from "./target.ts";
@@ -31,13 +31,19 @@ export interface CheckOptions extends Partial<TrialSettings> {
 }
 
 /** What came of one case of a run. */
-export interface CaseResult extends Finding {
+export interface CaseResult {
   /** The case's name. */
   readonly id: string;
   /** Its title. */
   readonly title: string;
   /** Where it is written. */
   readonly section: string;
+  /** The outcome. */
+  readonly verdict: Verdict;
+  /** What is right. */
+  readonly expected: string;
+  /** What the back-end does, or lacks. */
+  readonly got: string;
   /** How long it took, ms. */
   readonly duration: number;
   /** What the back-end wrote meanwhile, when it failed and was started by the run. */
@@ -91,6 +97,11 @@ function lacks(
   for (const name of protocol) if (!has(offer.protocol, protocolFeatures[name])) missing.push(name);
   return missing.length === 0 ? undefined : missing.join(", ");
 }
+
+/** What came of a case that passes without a remark. */
+export const AS_EXPECTED = "as expected";
+/** What is expected where nothing is. */
+const LEFT_OPEN = "anything: the specification leaves it open";
 
 /** What may be behind a back-end that is gone. */
 const HINT = "; one that leaves with its front-end has to be started anew for each case: see --spawn";
@@ -152,7 +163,9 @@ async function tryCase(each: Case, trial: Trial, timeout: number): Promise<Findi
 function afterDeath(finding: Finding, { how, orderly }: Death, turnedAway: boolean): Finding {
   const { verdict, expected = "the back-end to live on", got } = finding;
   const both = got === undefined ? how : `${got}; ${how}`;
-  if (verdict !== "fail" && orderly && turnedAway) return { verdict: "undefined", got: both };
+  if (verdict !== "fail" && orderly && turnedAway) {
+    return { verdict: "undefined by the specification", got: both };
+  }
   return { verdict: "fail", expected: verdict === "fail" ? expected : "the back-end to live on", got: both };
 }
 
@@ -194,7 +207,10 @@ export async function check(target: Target, options: CheckOptions = {}): Promise
         if (death !== undefined && !target.restarts) died = `the back-end died in ${id}${HINT}`;
         if (finding.verdict === "fail") output = target.output || undefined;
       }
-      const result = { id, title, section, ...finding, duration: performance.now() - start, output };
+      const { verdict, got = AS_EXPECTED } = finding;
+      const { expected = verdict === "undefined by the specification" ? LEFT_OPEN : title } = finding;
+      const duration = performance.now() - start;
+      const result = { id, title, section, verdict, expected, got, duration, output };
       results.push(result);
       options.onResult?.(group, result);
     }

@@ -143,6 +143,7 @@ export const configCases: readonly Case[] = [
     title: "SET_CONFIG of a read-only field is not accepted",
     section: SET,
     devices: ["blk", "fs", "vsock"],
+    writes: true,
     needs: config,
     run: async (trial): Promise<Finding | void> => {
       const peer = await trial.open();
@@ -164,6 +165,7 @@ export const configCases: readonly Case[] = [
     id: "config.set-beyond",
     title: "SET_CONFIG beyond the configuration space does no harm",
     section: SET,
+    writes: true,
     needs: config,
     run: async (trial) => {
       const peer = await trial.open();
@@ -176,6 +178,7 @@ export const configCases: readonly Case[] = [
     title: "The driver can switch the cache of a disk",
     section: virtio("5.2.5"),
     devices: ["blk"],
+    writes: true,
     needs: { ...config, device: { CONFIG_WCE: 11, FLUSH: 9 } },
     run: async (trial) => {
       const peer = await trial.open();

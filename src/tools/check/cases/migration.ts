@@ -308,6 +308,7 @@ export const migrationCases: readonly Case[] = [
     id: "state.load",
     title: "A saved state can be loaded by the next session",
     section: STATE,
+    writes: true,
     needs: state,
     run: async (trial) => {
       const inner = trial.sub();
@@ -338,6 +339,7 @@ export const migrationCases: readonly Case[] = [
     id: "state.load-nonsense",
     title: "A state that was never saved is reported as a failure",
     section: aboutMessage("CHECK_DEVICE_STATE"),
+    writes: true,
     needs: state,
     run: async (trial): Promise<Finding | void> => {
       const peer = await trial.open();

@@ -12,6 +12,7 @@ import { aboutMessage, fail, type Finding, notOffered, open, pass, vhostUser, vi
 import type { CheckRing } from "../ring.ts";
 import type { Drive, Trial } from "../trial.ts";
 import { encode } from "../peer.ts";
+import { sleep } from "../wait.ts";
 import { reactionFinding } from "./framing.ts";
 
 const STATES = vhostUser("Ring states");
@@ -298,9 +299,9 @@ export const ringCases: readonly Case[] = [
       for (let round = 0; round < 30; round++) {
         drive.ring.offer(...placed.map(({ head }) => head));
         drive.ring.kick();
-        // Some time between at once and late, requests are under way.
-        const delay = round * 0.02;
-        for (const end = performance.now() + delay; performance.now() < end;);
+        // Some time between at once and late, requests are under way: fractions of a millisecond, then whole ones.
+        if (round % 2 === 0) { for (const end = performance.now() + round * 0.02; performance.now() < end;); }
+        else await sleep(round / 10);
         const base = await drive.peer.stop(drive.ring);
         const used = drive.ring.usedIndex;
         if (base !== used) {
