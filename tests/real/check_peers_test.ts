@@ -1,51 +1,16 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
 import type { TestContext } from "node:test";
-import { fileURLToPath } from "node:url";
-import { type CaseResult, check, resultsOf, SpawnedTarget, type Verdict } from "../../src/tools/check/mod.ts";
+import { type CaseResult, check, resultsOf, SpawnedTarget } from "../../src/tools/check/mod.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { realTest } from "../support/peers.ts";
+import { recording } from "../support/generated.ts";
 import { type CheckedPeer, checkedPeers } from "./check_peers.ts";
+import { knownOf, type PeerRecord, readRecord, verdictOf, writeRecord } from "./check_record.ts";
 
 // Back-ends of others, checked case by case. What they did when it was last looked at is in check_results/; a
-// difference is either news about them (VHOST_CHECK_RECORD=1 writes it down and docs/peers.md with it) or a mistake of
+// difference is either news about them (VHOST_RECORD=1 writes it down; docs/peers.md follows) or a mistake of
 // a case.
-
-/** What came of a case: its verdict, and what there is to be said about one that does not simply pass. */
-type Known = "pass" | "not offered" | { verdict: Verdict; expected?: string; got: string };
-
-/** What is known of a back-end. */
-interface PeerRecord {
-  /** Its name. */
-  peer: string;
-  /** The version that was checked. */
-  version: string;
-  /** Kind of device. */
-  device: string;
-  /** Cases whose result is decided by a race in the back-end, each with what races; they are not compared. */
-  races: Record<string, string>;
-  /** Results by case. */
-  results: Record<string, Known>;
-}
-
-function recordPath(name: string): string {
-  return fileURLToPath(new URL(`check_results/${name}.json`, import.meta.url));
-}
-
-function readRecord(name: string): PeerRecord {
-  return JSON.parse(readFileSync(recordPath(name), "utf8"));
-}
-
-/** A result as it is written down. */
-function known({ verdict, expected, got }: CaseResult): Known {
-  if (verdict === "pass" || verdict === "not offered") return verdict;
-  return verdict === "fail" ? { verdict, expected, got } : { verdict, got };
-}
-
-const verdictOf = (each: Known | undefined): string =>
-  each === undefined ? "no such case" : typeof each === "string" ? each : each.verdict;
 
 /** Differences between what was written down and what came, one line each. */
 function differences({ races, results: before }: PeerRecord, results: readonly CaseResult[]): string[] {
@@ -73,10 +38,9 @@ async function compare(t: TestContext, { name, device, command, version }: Check
   });
   const results = resultsOf(report);
   const record = readRecord(name);
-  if (process.env.VHOST_CHECK_RECORD === "1") {
-    record.version = now;
-    record.results = Object.fromEntries(results.map((result) => [result.id, known(result)]));
-    writeFileSync(recordPath(name), `${JSON.stringify(record, null, 2)}\n`);
+  if (recording) {
+    const known = Object.fromEntries(results.map((result) => [result.id, knownOf(result)]));
+    writeRecord({ ...record, version: now, results: known });
     return [];
   }
   const found = differences(record, results);

@@ -275,6 +275,8 @@ export class SpawnedTarget implements Target {
   /** A new connection; starts it when it has ended. */
   async connect(): Promise<number> {
     if (this.oneShot && this.#used) await this.#left(this.#patience);
+    // One that was used may be on its way out: then the next one is asked.
+    const known = this.#child !== undefined && this.#used;
     if (this.#child === undefined) this.#start();
     try {
       const fd = await connectWithin(this.socketPath, STARTUP, () => this.#child !== undefined);
@@ -282,9 +284,10 @@ export class SpawnedTarget implements Target {
       this.#pid = peerCredentials(fd).pid || undefined;
       return fd;
     } catch (error) {
+      if (known && this.#child === undefined) return await this.connect();
       const why = this.#child === undefined ? "it ended before it listened" : "it does not listen";
       const said = this.#output === "" ? "" : `; it wrote: ${this.#output.trim()}`;
-      throw new TargetError(`${this.#command}: ${why}: ${(error as Error).message}${said}`);
+      throw new TargetError(`the back-end was started, but ${why}: ${(error as Error).message}${said}`);
     }
   }
 

@@ -13,11 +13,13 @@ import { SharedMemory } from "../../frontend/shared_memory.ts";
 import { has, mask, type ProtocolFeature, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
 import type { Tap } from "../../transport/connection.ts";
 import { type DeviceKind, fail, type Needs, notOffered } from "./finding.ts";
+import { Drive } from "./drive.ts";
 import { Peer, type RingOptions } from "./peer.ts";
-import { type Profile, profiles, type Request } from "./profile.ts";
-import { CheckRing, type Part, type Shape } from "./ring.ts";
+import { type Profile, profiles } from "./profile.ts";
+import { CheckRing } from "./ring.ts";
 import { greet, type Target } from "./target.ts";
 import { happens, sleep, until } from "./wait.ts";
+import { Witness } from "./witness.ts";
 import { Wire } from "./wire.ts";
 
 /** What the back-end offers, found out once at the start. */
@@ -60,169 +62,6 @@ export interface OpenOptions {
 
 /** Where memory lies for the guest, when a case does not care. */
 const GUEST_ADDRESS = 0x1000_0000;
-
-/** What stands in room for an answer before there is one. */
-const UNWRITTEN = 0xee;
-
-/** A request in memory. */
-export interface Placed {
-  /** Index of its first descriptor. */
-  readonly head: number;
-  /** Room for the answer. */
-  readonly answer: Uint8Array;
-  /** What the device reads. */
-  readonly readable: Uint8Array;
-  /** Looks at the answer; returns what is wrong. */
-  check(written: number): string | undefined;
-}
-
-/** How a request is put into memory. */
-export interface PlaceOptions {
-  /** How it lies in the ring. */
-  readonly shape?: Shape;
-  /** Most bytes of one descriptor. */
-  readonly cut?: number;
-  /** Memory for its bytes. */
-  readonly memory?: SharedMemory;
-}
-
-/**
- * Puts a request's bytes into memory.
- *
- * @param cut most bytes of one part
- */
-export function layOut(
-  memory: SharedMemory,
-  request: Request,
-  cut: number = 2 ** 31,
-): { parts: Part[]; readable: Uint8Array; answer: Uint8Array } {
-  const readable = memory.allocate(Math.max(1, request.readable.length), 8);
-  readable.bytes.set(request.readable);
-  const writable = memory.allocate(Math.max(1, request.writable), 8);
-  writable.bytes.fill(UNWRITTEN);
-  const parts: Part[] = [];
-  for (
-    const [piece, length, write] of [
-      [readable, request.readable.length, false],
-      [writable, request.writable, true],
-    ] as const
-  ) {
-    for (let at = 0; at < length; at += cut) {
-      parts.push({ address: piece.guestAddress + at, length: Math.min(cut, length - at), write });
-    }
-  }
-  return { parts, readable: readable.bytes, answer: writable.bytes };
-}
-
-/** A session with running rings, and one of them to send requests on. */
-export class Drive {
-  /** The session. */
-  readonly peer: Peer;
-  /** Shared memory. */
-  readonly memory: SharedMemory;
-  /** Running rings. */
-  readonly rings: readonly CheckRing[];
-  /** The ring for requests. */
-  readonly ring: CheckRing;
-  readonly #profile: Profile;
-  readonly #patience: number;
-
-  /** A session whose rings run. */
-  constructor(peer: Peer, memory: SharedMemory, rings: CheckRing[], profile: Profile, patience: number) {
-    this.peer = peer;
-    this.memory = memory;
-    this.rings = rings;
-    this.ring = rings[profile.ring];
-    this.#profile = profile;
-    this.#patience = patience;
-  }
-
-  /** A new request of the device's kind. */
-  request(): Request {
-    return this.#profile.request();
-  }
-
-  /** Puts a request into memory and into a ring's table. */
-  place(
-    request: Request = this.request(),
-    { shape, cut = 2 ** 31, memory = this.memory }: PlaceOptions = {},
-    ring: CheckRing = this.ring,
-  ): Placed {
-    const { parts, readable, answer } = layOut(memory, request, cut);
-    return {
-      head: ring.place(parts, shape),
-      answer,
-      readable,
-      check: (written) => request.check(answer, written),
-    };
-  }
-
-  /**
-   * Does a request to its end.
-   *
-   * @param what it is, for the finding
-   * @throws {CaseEnd} when it is not returned, or wrong
-   */
-  async one(placed: Placed = this.place(), what = "the request", ring: CheckRing = this.ring): Promise<void> {
-    ring.offer(placed.head);
-    ring.kick();
-    await this.finish([placed], what, ring);
-  }
-
-  /** Waits until requests that were made available are returned, and looks at them. */
-  async finish(placed: readonly Placed[], what = "the request", ring: CheckRing = this.ring): Promise<void> {
-    if (!await ring.returns(placed.length, this.#patience)) {
-      const heard = ring.errored() ? "; the ring's error descriptor was signalled" : "";
-      fail(
-        `${what} to be returned`,
-        `${ring.returned} of ${placed.length} came back${heard}`,
-      );
-    }
-    const left = new Map(placed.map((each) => [each.head, each]));
-    for (const { head, written } of ring.collect()) {
-      const mine = left.get(head);
-      if (mine === undefined) {
-        fail("each request to be returned once", `head ${head}, which is not under way`);
-      }
-      left.delete(head);
-      const wrong = mine.check(written);
-      if (wrong !== undefined) fail(`${what} to succeed`, wrong);
-    }
-  }
-}
-
-/** A descriptor of which one can tell when the last copy of it is closed, whoever has it. */
-export class Witness {
-  /** To be sent away. */
-  readonly fd: number;
-  readonly #ours: number;
-  #released = false;
-  #closed = false;
-
-  /** A new one. */
-  constructor() {
-    [this.#ours, this.fd] = socketPair();
-    setBlocking(this.fd);
-  }
-
-  /** Closes our own copy. */
-  release(): void {
-    if (!this.#released) close(this.fd);
-    this.#released = true;
-  }
-
-  /** Whether all other copies are closed within the time. {@link release} ours first. */
-  async gone(ms: number): Promise<boolean> {
-    return await happens(() => readBytes(this.#ours)?.length === 0, ms);
-  }
-
-  /** Closes everything of it. */
-  close(): void {
-    this.release();
-    if (!this.#closed) close(this.#ours);
-    this.#closed = true;
-  }
-}
 
 /** Everything a case may use. */
 export class Trial {

@@ -39,6 +39,11 @@ function hex(bytes: Uint8Array): string {
   return Array.from(bytes.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** How long a socket takes nothing before it is said to be full, ms. */
+const FULL = 300;
+/** More small messages than a socket has room for. */
+const MANY = 3000;
+
 /** A connected socket to the back-end. Owns it. */
 export class Wire {
   readonly #connection: Connection;
@@ -85,6 +90,23 @@ export class Wire {
     await this.sendBytes(bytesOf(id, payload, options), fds);
     const name = Object.entries(frontendMessages).find(([, row]) => row.id === id)?.[0] ?? `message ${id}`;
     this.#tap?.("out", { header: { request: id, flags, size }, name, payload, fds: new DescriptorBag(fds) });
+  }
+
+  /** Sends the same bytes again and again, until nobody takes them for some time or has taken very many. */
+  async fill(bytes: Uint8Array): Promise<void> {
+    this.#output.bytes.set(bytes);
+    let taken: boolean | undefined = true;
+    for (let count = 0; count < MANY && taken === true; count++) {
+      taken = await until(() => {
+        if (this.#ended || this.#connection.closed) return false;
+        try {
+          return send(this.fd, this.#output.address, bytes.length) >= 0 || undefined;
+        } catch (error) {
+          if (error instanceof OsError) return false;
+          throw error;
+        }
+      }, FULL);
+    }
   }
 
   /** Sends bytes as they are. */

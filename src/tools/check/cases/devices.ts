@@ -8,7 +8,7 @@ import type { Case } from "../case.ts";
 import { fail, type Finding, open, pass, virtio } from "../finding.ts";
 import { fuseInit, fuseRequest, type Request, vsockPacket } from "../profile.ts";
 import type { CheckRing } from "../ring.ts";
-import type { Drive } from "../trial.ts";
+import type { Drive } from "../drive.ts";
 
 const requests = { requests: true } as const;
 const ENOSYS = -38;

@@ -14,7 +14,10 @@ import { formatCases } from "./formats.ts";
 import { framingCases } from "./framing.ts";
 import { memoryCases } from "./memory.ts";
 import { messageCases } from "./messages.ts";
+import { deviceStateCases } from "./device_state.ts";
 import { migrationCases } from "./migration.ts";
+import { ringStopCases } from "./ring_stops.ts";
+import { slotCases } from "./slots.ts";
 import { negotiationCases } from "./negotiation.ts";
 import { ringCases } from "./rings.ts";
 import { stateCases } from "./state.ts";
@@ -33,15 +36,15 @@ export const groups: readonly Group[] = [
   { title: "Connections and framing", cases: framingCases },
   { title: "Negotiation", cases: negotiationCases },
   { title: "Messages, by the table", cases: messageCases },
-  { title: "Memory", cases: memoryCases },
-  { title: "Ring states", cases: ringCases },
+  { title: "Memory", cases: [...memoryCases, ...slotCases] },
+  { title: "Ring states", cases: [...ringCases, ...ringStopCases] },
   { title: "Rings set up wrongly", cases: badRingCases },
   { title: "Virtqueues", cases: virtqueueCases },
   { title: "Broken virtqueues", cases: brokenRingCases },
   { title: "Packed rings and other formats", cases: formatCases },
   { title: "Configuration space", cases: configCases },
   { title: "Status, reset, channel", cases: stateCases },
-  { title: "Migration and more", cases: migrationCases },
+  { title: "Migration and more", cases: [...migrationCases, ...deviceStateCases] },
   { title: "Disks", cases: blkCases },
   { title: "Other devices", cases: deviceCases },
 ];

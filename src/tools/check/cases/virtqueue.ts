@@ -6,7 +6,8 @@
 
 import type { Case } from "../case.ts";
 import { fail, type Finding, notOffered, open, pass, virtio } from "../finding.ts";
-import type { Drive, Trial } from "../trial.ts";
+import type { Drive } from "../drive.ts";
+import type { Trial } from "../trial.ts";
 
 const FRAMING = virtio("2.7.4.1");
 const TABLE = virtio("2.7.5.3.2");

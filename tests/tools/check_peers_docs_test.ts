@@ -1,0 +1,55 @@
+import test from "node:test";
+import { allCases } from "../../src/tools/check/mod.ts";
+import { readRecord } from "../real/check_record.ts";
+import { checkGenerated, table } from "../support/generated.ts";
+
+// docs/peers.md lists what other back-ends do wrong, from what tests/real/check_peers_test.ts has written down.
+
+const peers = ["qemu-storage-daemon", "virtiofsd", "passt", "testpmd", "vhost-device-vsock"] as const;
+
+const sections = new Map(allCases.map(({ id, section }) => [id, section]));
+
+/** A section that is about one message, as that of all its kin. */
+function sectionOf(id: string, several: boolean): string {
+  const section = sections.get(id) ?? "";
+  return several ? section.replace(/: VHOST_USER_\w+/, "") : section;
+}
+
+/** A row for each failure; cases that differ in the message only, and fail alike, share one. */
+function failures(name: (typeof peers)[number]): string[][] {
+  const rows = new Map<string, { ids: string[]; expected: string; got: string }>();
+  for (const [id, known] of Object.entries(readRecord(name).results)) {
+    if (typeof known === "string" || known.verdict !== "fail") continue;
+    const message = id.slice(id.lastIndexOf(".") + 1);
+    const expected = (known.expected ?? "").replaceAll(message, "the message");
+    const kin = /^[A-Z_]+$/.test(message) ? id.slice(0, -message.length) : id;
+    const key = `${kin} ${expected} ${known.got}`;
+    const row = rows.get(key) ?? { ids: [], expected, got: known.got };
+    row.ids.push(id);
+    rows.set(key, row);
+  }
+  return [...rows.values()].map(({ ids, expected, got }) => [
+    ids.map((id) => `\`${id}\``).join(" "),
+    sectionOf(ids[0], ids.length > 1),
+    expected,
+    got,
+  ]);
+}
+
+for (const name of peers) {
+  test(`docs/peers.md has every failure of ${name}`, () => {
+    const { version, results, races } = readRecord(name);
+    const all = Object.values(results).map((known) => typeof known === "string" ? known : known.verdict);
+    const count = (verdict: string) => all.filter((each) => each === verdict).length;
+    checkGenerated("docs/peers.md", name, [
+      `Version ${version}. ${all.length} cases: ${count("pass")} pass, ${count("fail")} fail, ` +
+      `${count("undefined by the specification")} undefined by the specification, ` +
+      `${count("not offered")} not offered.`,
+      "",
+      ...table(["Case", "Where it is written", "Expected", "Came"], failures(name)),
+      ...Object.entries(races).flatMap((
+        [id, why],
+      ) => ["", `\`${id}\` comes out one way or the other: ${why}.`]),
+    ]);
+  });
+}
