@@ -1,57 +1,13 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import test from "node:test";
-import { BlkDevice, FileStorage, MemoryStorage } from "../../src/devices/blk/mod.ts";
 import { check, countVerdicts, RunningTarget, TargetError } from "../../src/tools/check/mod.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { checkDevice, checkFake, checkPath, entropy, failures, resultOf } from "./check_scene.ts";
 import type { Fault } from "./fake_backend.ts";
 
-const MIB = 2 ** 20;
 const LONG = { timeout: 180_000 };
-
-test("our entropy device fails no case", LONG, async (t) => {
-  const report = await checkDevice(t, entropy(), { device: "rng" });
-  assert.deepEqual(failures(report), []);
-  assert.ok(countVerdicts(report).pass > 200, `${countVerdicts(report).pass} cases pass`);
-});
-
-test("our disk in memory fails no case, whatever it offers", LONG, async (t) => {
-  const disk = new BlkDevice({ storage: new MemoryStorage(4 * MIB) });
-  const report = await checkDevice(t, disk, { device: "blk", write: true }, {
-    iommu: true,
-    inBandNotifications: true,
-  });
-  assert.deepEqual(failures(report), []);
-  assert.ok(countVerdicts(report).pass > 300, `${countVerdicts(report).pass} cases pass`);
-});
-
-test("our disk in a file passes the cases for disks and is as it was afterwards", LONG, async (t) => {
-  const image = join(tempDir(t), "disk.img");
-  const bytes = Uint8Array.from({ length: 4 * MIB }, (_, i) => (i * 7 + (i >> 8)) & 0xff);
-  writeFileSync(image, bytes);
-  const storage = new FileStorage(image);
-  onEnd(t, () => storage.close());
-  const report = await checkDevice(t, new BlkDevice({ storage }), {
-    device: "blk",
-    write: true,
-    writeAt: MIB,
-    filter: ["blk"],
-  });
-  assert.deepEqual(failures(report), []);
-  assert.equal(resultOf(report, "blk.write").verdict, "pass");
-  assert.deepEqual(new Uint8Array(readFileSync(image)), bytes);
-});
-
-test("a read-only disk refuses writes", LONG, async (t) => {
-  const disk = new BlkDevice({ storage: new MemoryStorage(MIB), readOnly: true });
-  const report = await checkDevice(t, disk, { device: "blk", write: true, filter: ["blk"] });
-  assert.deepEqual(failures(report), []);
-  assert.equal(resultOf(report, "blk.read-only").verdict, "pass");
-  assert.equal(resultOf(report, "blk.write").verdict, "not offered");
-});
 
 test("a back-end that shares no code with ours fails no case either", LONG, async (t) => {
   const report = await checkFake(t, undefined, {});

@@ -12,7 +12,7 @@ import { protocolFeatures } from "../../src/protocol/features.ts";
 import { frontendMessages } from "../../src/protocol/messages.ts";
 import { readContent } from "../../src/tools/describe.ts";
 import { descriptorText, sizeText } from "../../src/tools/trace/descriptors.ts";
-import { deviceTypes } from "../../src/tools/trace/device_types.ts";
+import { deviceTypes } from "../../src/tools/device_types.ts";
 import type { MessageEntry } from "../../src/tools/trace/entry.ts";
 import { entryJson, summaryJson } from "../../src/tools/trace/json.ts";
 import { LineWriter } from "../../src/tools/trace/line_writer.ts";

@@ -5,7 +5,9 @@
  */
 
 import type { Verdict } from "./finding.ts";
-import { AS_EXPECTED, type CaseResult, offerNames, type Report } from "./run.ts";
+import { featureNames, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
+import { deviceTypes } from "../device_types.ts";
+import { AS_EXPECTED, type CaseResult, type Report } from "./run.ts";
 
 /** Verdicts, worst first. */
 const verdicts: readonly Verdict[] = ["fail", "undefined by the specification", "not offered", "pass"];
@@ -25,6 +27,17 @@ const colours: Readonly<Record<Verdict, number>> = {
   "not offered": 90,
   "undefined by the specification": 33,
 };
+
+/** Names of what is offered, for people. */
+function offerNames({ device, offer: { features, protocol } }: Pick<Report, "device" | "offer">): {
+  features: string[];
+  protocol: string[];
+} {
+  return {
+    features: featureNames(features, { ...ringFeatures, ...deviceTypes[device] }),
+    protocol: featureNames(protocol, protocolFeatures),
+  };
+}
 
 /** All results of a run. */
 export function resultsOf({ groups }: Report): CaseResult[] {
@@ -101,7 +114,7 @@ export class TextReport {
 
   /** What the back-end offers. */
   head(report: Pick<Report, "socket" | "device" | "offer">): string[] {
-    const { features, protocol } = offerNames(report.offer);
+    const { features, protocol } = offerNames(report);
     return [
       `${report.socket} as ${report.device}`,
       `  features           ${features.join(" ")}`,
@@ -137,7 +150,7 @@ export function jsonReport(report: Report, version: string): unknown {
       features: hex(offer.features),
       protocolFeatures: hex(offer.protocol),
       queues: offer.queues ?? null,
-      names: offerNames(offer),
+      names: offerNames(report),
     },
     counts: countVerdicts(report),
     cases: groups.flatMap(({ title: group, results }) =>

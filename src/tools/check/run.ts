@@ -4,7 +4,7 @@
  * @module
  */
 
-import { featureNames, has, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
+import { has, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
 import type { Case } from "./case.ts";
 import { CaseEnd, type DeviceKind, type Finding, type Needs, type Verdict } from "./finding.ts";
 import { groups } from "./cases/mod.ts";
@@ -216,14 +216,4 @@ export async function check(target: Target, options: CheckOptions = {}): Promise
     }
   }
   return { socket: target.socketPath, device, offer, groups: done };
-}
-
-/** Names of what is offered, for people. */
-export function offerNames(
-  { features, protocol }: Offer,
-): { features: string[]; protocol: string[] } {
-  return {
-    features: featureNames(features, ringFeatures),
-    protocol: featureNames(protocol, protocolFeatures),
-  };
 }

@@ -10,8 +10,9 @@ import { OsError } from "../../../ffi/os_error.ts";
 import { send } from "../../../ffi/socket.ts";
 import { ProtocolError } from "../../protocol/error.ts";
 import { header, VERSION } from "../../protocol/header.ts";
-import { frontendMessages } from "../../protocol/messages.ts";
+import { frontendMessages, messageName } from "../../protocol/messages.ts";
 import { Connection, type Message, type Tap } from "../../transport/connection.ts";
+import { describeMessage } from "../describe.ts";
 import { fail } from "./finding.ts";
 import { until } from "./wait.ts";
 
@@ -34,15 +35,10 @@ export function bytesOf(id: number, payload: Uint8Array, options: SendOptions = 
   return bytes;
 }
 
-/** Bytes for people: the first few. */
-function hex(bytes: Uint8Array): string {
-  return Array.from(bytes.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 /** How long a socket takes nothing before it is said to be full, ms. */
 const FULL = 300;
-/** More small messages than a socket has room for. */
-const MANY = 3000;
+/** More small messages than a socket has room for, unless somebody has given it a lot. */
+const MANY = 50_000;
 
 /** A connected socket to the back-end. Owns it. */
 export class Wire {
@@ -88,7 +84,7 @@ export class Wire {
   async send(id: number, payload: Uint8Array, options: SendOptions = {}): Promise<void> {
     const { fds = [], flags = VERSION, size = payload.length } = options;
     await this.sendBytes(bytesOf(id, payload, options), fds);
-    const name = Object.entries(frontendMessages).find(([, row]) => row.id === id)?.[0] ?? `message ${id}`;
+    const name = messageName(frontendMessages, id) ?? `message ${id}`;
     this.#tap?.("out", { header: { request: id, flags, size }, name, payload, fds: new DescriptorBag(fds) });
   }
 
@@ -96,7 +92,8 @@ export class Wire {
   async fill(bytes: Uint8Array): Promise<void> {
     this.#output.bytes.set(bytes);
     let taken: boolean | undefined = true;
-    for (let count = 0; count < MANY && taken === true; count++) {
+    const end = performance.now() + this.#patience;
+    for (let count = 0; count < MANY && taken === true && performance.now() < end; count++) {
       taken = await until(() => {
         if (this.#ended || this.#connection.closed) return false;
         try {
@@ -179,10 +176,8 @@ export class Wire {
   }
 }
 
-/** A message for people: name, flags, and what it carries. */
-export function describe({ name, header: { flags }, payload, fds }: Message): string {
-  const parts = [name, `flags 0x${flags.toString(16)}`, `${payload.length} bytes`];
-  if (payload.length > 0) parts.push(hex(payload));
-  if (fds.length > 0) parts.push(`${fds.length} descriptors`);
-  return parts.join(", ");
+/** A message from the back-end for people. */
+export function describe(message: Message): string {
+  const { header: { flags }, payload } = message;
+  return `${describeMessage("out", message)} (flags 0x${flags.toString(16)}, ${payload.length} bytes)`;
 }
