@@ -25,7 +25,9 @@ import {
 import { type Command, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 import { version } from "./version.ts";
 
-/** How long to wait for an answer, seconds; a case may take five times that. */
+/** How many times as long as for an answer a case may take. */
+const CASE = 10;
+/** How long to wait for an answer, seconds. */
 const TIMEOUT = 2;
 
 function deviceKind(text: string): DeviceKind {
@@ -48,7 +50,7 @@ function checkOptions(values: Values): CheckOptions & { device: DeviceKind; pati
       ? undefined
       : wholeNumber("write-at", String(writeAt), 0, Number.MAX_SAFE_INTEGER),
     patience,
-    timeout: 5 * patience,
+    timeout: CASE * patience,
   };
   if (selectCases(options).length === 0) {
     throw new UsageError("no case is left: see --list, and --device and --write");
@@ -185,7 +187,7 @@ export const check: Command = {
     "write-at": { value: "BYTES", help: "Where those 64 KiB begin (default 0)." },
     "timeout": {
       value: "SECONDS",
-      help: `How long to wait for an answer (default ${TIMEOUT}); a case may take five times that.`,
+      help: `How long to wait for an answer (default ${TIMEOUT}); a case may take ${CASE} times that.`,
     },
     "list": { help: "List the cases, and do nothing else." },
     "all": { help: "Give a line to each case that makes no sense for this back-end, too." },

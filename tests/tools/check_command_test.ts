@@ -147,7 +147,7 @@ test("a socket where nobody listens ends with 2", LIMIT, async (t) => {
 test("a back-end that dies during the run ends it with 1", LIMIT, async (t) => {
   const { socket, child } = await disk(t);
   const command = startCommand(t, ["check", socket, "--device=blk", "--timeout=1"]);
-  await command.waitLine(/framing\.request/);
+  await command.waitLine(/framing\.byte-by-byte/);
   child.kill("SIGKILL");
   assert.equal(await command.waitEnd(30_000), 1);
   assert.match(command.output, /not run: the back-end died in /);

@@ -54,6 +54,18 @@ export const faults = [
   "hangs in a loop",
   "gives no random bytes",
   "fails SET_OWNER",
+  "answers out of order",
+  "dies of a wrong header",
+  "hangs after an unknown message",
+  "hangs after need_reply without REPLY_ACK",
+  "dies of half a message",
+  "dies of an answer that nobody reads",
+  "dies of a front-end that says nothing",
+  "dies of a second front-end",
+  "does not answer who comes at once",
+  "offers no VERSION_1",
+  "wants SET_FEATURES before SET_PROTOCOL_FEATURES",
+  "wants SET_FEATURES before GET_CONFIG",
 ] as const;
 
 /** One of {@link faults}. */
@@ -92,6 +104,7 @@ export class FakeBackEnd {
   readonly #sessions = new Set<Session>();
   readonly #timer: ReturnType<typeof setInterval>;
   #closed = false;
+  #lastEnd = -Infinity;
 
   /** Listens. */
   constructor(path: string, fault?: Fault) {
@@ -102,7 +115,11 @@ export class FakeBackEnd {
 
   #turn(): void {
     for (let fd = accept(this.#listener); fd !== null; fd = accept(this.#listener)) {
-      this.#sessions.add(new Session(fd, this.#fault));
+      const early = performance.now() - this.#lastEnd < 20;
+      const mute = this.#fault === "does not answer who comes at once" && early;
+      const second = this.#fault === "dies of a second front-end" && this.#sessions.size > 0;
+      this.#sessions.add(new Session(fd, this.#fault, mute));
+      if (second) return this.close();
     }
     for (const session of this.#sessions) {
       const alive = session.turn();
@@ -110,6 +127,7 @@ export class FakeBackEnd {
       if (!alive) {
         session.close();
         this.#sessions.delete(session);
+        this.#lastEnd = performance.now();
       }
     }
   }
@@ -153,11 +171,15 @@ class Session {
   #status = 0n;
   #asked = 0n;
   #channel = -1;
-  #hung = false;
+  #hung: boolean;
+  #silent = true;
+  #chosen = false;
+  readonly #late: (() => void)[] = [];
 
-  constructor(fd: number, fault: Fault | undefined) {
+  constructor(fd: number, fault: Fault | undefined, mute: boolean) {
     this.#fd = fd;
     this.#fault = fault;
+    this.#hung = mute;
   }
 
   #has(fault: Fault): boolean {
@@ -169,6 +191,7 @@ class Session {
     if (this.#hung) return true;
     try {
       if (!this.#read()) return false;
+      for (const each of this.#late.splice(0)) each();
       this.#work();
       return true;
     } catch (error) {
@@ -180,16 +203,26 @@ class Session {
   #read(): boolean {
     for (;;) {
       const size = this.#have >= 12 ? header.read(this.#input.view).size : 0;
-      if (size > 4096) return false;
+      if (size > 4096) this.#wrongHeader();
       const wanted = 12 + size - this.#have;
       const got = receive(this.#fd, this.#input.address + BigInt(this.#have), wanted);
       this.#fds.append(got.fds);
       if (got.length < 0) return true;
-      if (got.length === 0) return false;
+      if (got.length === 0) {
+        this.died ||= this.#has("dies of half a message") && this.#have > 0 ||
+          this.#has("dies of a front-end that says nothing") && this.#silent;
+        return false;
+      }
+      this.#silent = false;
       this.#have += got.length;
       if (this.#has("reads headers in one piece") && this.#have < 12) return false;
       if (this.#have >= 12 && this.#have === 12 + header.read(this.#input.view).size) this.#message();
     }
+  }
+
+  #wrongHeader(): never {
+    this.died ||= this.#has("dies of a wrong header");
+    throw new Closed();
   }
 
   #message(): void {
@@ -211,7 +244,8 @@ class Session {
     header.write(view, 0, { request, flags, size: payload.length });
     this.#output.bytes.set(payload, 12);
     try {
-      send(this.#fd, this.#output.address, 12 + payload.length, fds);
+      const sent = send(this.#fd, this.#output.address, 12 + payload.length, fds);
+      this.died ||= sent < 0 && this.#has("dies of an answer that nobody reads");
     } catch {
       throw new Closed();
     }
@@ -224,7 +258,9 @@ class Session {
     const replyFlags = asks && this.#has("reply flags keep need_reply") ? 13 : 5;
     const acks = (this.#protocol & mask(protocolFeatures.REPLY_ACK)) !== 0n;
     const acknowledge = (value: bigint) => this.#send(request, replyFlags, payloads.u64.encode(value));
-    if ((flags & ~HeaderFlag.NEED_REPLY) !== 1) throw new Closed();
+    if ((flags & ~HeaderFlag.NEED_REPLY) !== 1) this.#wrongHeader();
+    this.#hung ||= row === undefined && this.#has("hangs after an unknown message") ||
+      asks && !acks && this.#has("hangs after need_reply without REPLY_ACK");
     let answer: Uint8Array | undefined;
     let failed = false;
     try {
@@ -247,7 +283,11 @@ class Session {
       if (own || !asks || !acks) throw new Closed();
       return acknowledge(row === undefined && this.#has("unknown messages succeed") ? 0n : 1n);
     }
-    if (answer !== undefined) this.#send(request, replyFlags, answer);
+    const late = this.#late.splice(0);
+    if (answer !== undefined && name === "GET_PROTOCOL_FEATURES" && this.#has("answers out of order")) {
+      this.#late.push(() => this.#send(request, replyFlags, answer));
+    } else if (answer !== undefined) this.#send(request, replyFlags, answer);
+    for (const each of late) each();
     const unasked = this.#has("acknowledges unasked") &&
       request !== frontendMessages.SET_PROTOCOL_FEATURES.id;
     if (own ? asks && this.#has("answers twice") : acks && (asks || unasked)) {
@@ -264,11 +304,13 @@ class Session {
     if (/VRING/.test(name) && value.index !== 0) throw new Error("ring");
     switch (name) {
       case "GET_FEATURES": {
-        const features = mask(VERSION_1, PROTOCOL_FEATURES, INDIRECT_DESC, EVENT_IDX);
+        const version = this.#has("offers no VERSION_1") ? 0n : mask(VERSION_1);
+        const features = version | mask(PROTOCOL_FEATURES, INDIRECT_DESC, EVENT_IDX);
         return number(this.#has("features change") && this.#asked++ > 0n ? features | mask(35) : features);
       }
       case "SET_FEATURES":
         if ((value & ~mask(VERSION_1, PROTOCOL_FEATURES, INDIRECT_DESC, EVENT_IDX)) !== 0n) throw new Error();
+        this.#chosen = true;
         this.#features = value;
         if ((value & mask(PROTOCOL_FEATURES)) === 0n) ring.enabled = true;
         return;
@@ -276,6 +318,7 @@ class Session {
         return number(this.#offered());
       case "SET_PROTOCOL_FEATURES":
         if ((value & ~this.#offered()) !== 0n) throw new Error();
+        if (!this.#chosen && this.#has("wants SET_FEATURES before SET_PROTOCOL_FEATURES")) throw new Closed();
         this.#protocol = value;
         return;
       case "SET_OWNER":
@@ -357,6 +400,7 @@ class Session {
         if (ring.enabled && !forgetful) ring.kicked = true;
         return;
       case "GET_CONFIG": {
+        if (!this.#chosen && this.#has("wants SET_FEATURES before GET_CONFIG")) throw new Closed();
         const space = Uint8Array.from({ length: 256 }, (_, i) => i + 1);
         const from = this.#has("ignores the offset of GET_CONFIG") ? 0 : value.offset;
         return payloads.config.encode({ ...value, data: space.slice(from, from + value.data.length) });

@@ -129,12 +129,6 @@ async function visit(trial: Trial): Promise<void> {
 /** Cases about framing and connections. */
 export const framingCases: readonly Case[] = [
   {
-    id: "framing.request",
-    title: "GET_FEATURES is answered by 8 bytes with flags 5",
-    section: HEADER,
-    run: async (trial) => await answered(await hello(trial), "first thing"),
-  },
-  {
     id: "framing.byte-by-byte",
     title: "A message that comes byte by byte is one message",
     section: COMMUNICATION,
@@ -327,7 +321,7 @@ export const framingCases: readonly Case[] = [
       await sleep(trial.settings.quiet);
       const before = openDescriptors(pid);
       if (before === undefined) notOffered("a process whose descriptors can be counted");
-      const visits = 30;
+      const visits = 15;
       for (let i = 0; i < visits; i++) await visit(trial);
       // What a process opens once, some time, is no leak.
       const most = before + visits / 3;

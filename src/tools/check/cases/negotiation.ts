@@ -5,7 +5,6 @@
  */
 
 import {
-  featureNames,
   has,
   mask,
   type ProtocolFeature,
@@ -65,16 +64,6 @@ export const negotiationCases: readonly Case[] = [
       if (!has(features, ringFeatures.VERSION_1)) {
         fail("bit 32 in GET_FEATURES", `0x${features.toString(16)}`);
       }
-    },
-  },
-  {
-    id: "features.reserved",
-    title: "No feature without a meaning for vhost-user is offered",
-    section: virtio("2.2.2"),
-    run: ({ offer: { features } }) => {
-      const { SR_IOV, NOTIF_CONFIG_DATA, ADMIN_VQ } = ringFeatures;
-      const wrong = features & mask(SR_IOV, NOTIF_CONFIG_DATA, ADMIN_VQ, 42, 44, 45, 46, 47, 48, 49);
-      if (wrong !== 0n) return open(`offers ${featureNames(wrong, ringFeatures).join(", ")}`);
     },
   },
   {
@@ -141,35 +130,6 @@ export const negotiationCases: readonly Case[] = [
       if (again !== trial.offer.protocol) {
         fail(`0x${trial.offer.protocol.toString(16)}`, `0x${again.toString(16)}`);
       }
-    },
-  },
-  {
-    id: "protocol.known",
-    title: "All protocol features offered have a meaning",
-    section: PROTOCOL_FEATURES,
-    needs: withProtocolFeatures,
-    run: ({ offer: { protocol } }) => {
-      const unknown = protocol & ~mask(...Object.values(protocolFeatures));
-      if (unknown !== 0n) return open(`offers ${featureNames(unknown, protocolFeatures).join(", ")}`);
-    },
-  },
-  {
-    id: "protocol.mq",
-    title: "MQ is offered",
-    section: vhostUser("Multiple queue support"),
-    needs: withProtocolFeatures,
-    run: (trial) => {
-      // "Back-ends should always implement" it.
-      if (!trial.offers("MQ")) return open("does not offer MQ, which it should");
-    },
-  },
-  {
-    id: "protocol.xen",
-    title: "XEN_MMAP, which changes the layout of memory regions, is not offered",
-    section: vhostUser("Memory region description"),
-    needs: withProtocolFeatures,
-    run: (trial) => {
-      if (trial.offers("XEN_MMAP")) return open("offers XEN_MMAP; front-ends outside Xen get confused");
     },
   },
   ...dependencies.map(([feature, needs, section]): Case => ({
