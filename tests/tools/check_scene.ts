@@ -9,7 +9,8 @@ import {
   RunningTarget,
 } from "../../src/tools/check/mod.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
-import { closeLeaks, FakeBackEnd, type Fault } from "./fake_backend.ts";
+import { FakeBackEnd } from "./fake_backend.ts";
+import { closeLeaks, type Fault } from "./fake_faults.ts";
 
 /** How long a case waits for an answer, ms: nothing that works takes as long, on however busy a machine. */
 const PATIENCE = 3000;

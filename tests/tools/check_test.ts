@@ -5,7 +5,7 @@ import test from "node:test";
 import { check, countVerdicts, RunningTarget, TargetError } from "../../src/tools/check/mod.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { checkDevice, checkFake, checkPath, entropy, failures, resultOf } from "./check_scene.ts";
-import type { Fault } from "./fake_backend.ts";
+import type { Fault } from "./fake_faults.ts";
 
 const LONG = { timeout: 180_000 };
 

@@ -1,101 +1,22 @@
-import { consume, signal } from "../../ffi/eventfd.ts";
 import { close, DescriptorBag, setNonblocking } from "../../ffi/fd.ts";
 import { OsError } from "../../ffi/os_error.ts";
-import { Mapping } from "../../ffi/mapping.ts";
 import { accept, listen, receive, send } from "../../ffi/socket.ts";
 import { Native } from "../../ffi/native.ts";
 import { mask, protocolFeatures, ringFeatures } from "../../src/protocol/features.ts";
 import { header, HeaderFlag } from "../../src/protocol/header.ts";
 import { frontendMessages, messageName, type MessageRow } from "../../src/protocol/messages.ts";
-import { codecOf, type MemoryRegion, payloads, type VringAddress } from "../../src/protocol/payloads.ts";
+import { codecOf, payloads } from "../../src/protocol/payloads.ts";
+import { type Fault, leaks } from "./fake_faults.ts";
+import { FakeMemory } from "./fake_memory.ts";
+import { FakeRing } from "./fake_ring.ts";
 
 // An entropy device that shares no code with the toolkit's back-end but the names of things, and that can be told to
 // do one thing wrong.
 
-/** What it can do wrong. */
-export const faults = [
-  "reply flags keep need_reply",
-  "no acknowledgements",
-  "acknowledges unasked",
-  "answers twice",
-  "unknown messages succeed",
-  "unknown messages are not answered",
-  "reads headers in one piece",
-  "leaks surplus descriptors",
-  "keeps the descriptor of REM_MEM_REG",
-  "features change",
-  "in-band notifications without a channel",
-  "starts on the first kick only",
-  "does not poll",
-  "forgets requests of a disabled ring",
-  "tells a wrong base",
-  "ignores SET_VRING_BASE",
-  "answers GET_VRING_BASE too early",
-  "goes on after GET_VRING_BASE",
-  "ignores mmap offsets",
-  "knows one region only",
-  "knows no added memory",
-  "never calls",
-  "used_event off by one",
-  "suppresses kicks for ever",
-  "returns the wrong head",
-  "returns heads twice",
-  "writes past its room",
-  "tells more than it wrote",
-  "changes the descriptor table",
-  "knows no long chains",
-  "knows no indirect tables",
-  "minds WRITE on a table",
-  "ignores the offset of GET_CONFIG",
-  "forgets the status",
-  "RESET_DEVICE leaves rings running",
-  "speaks on the channel while stopped",
-  "dies of a loop",
-  "hangs in a loop",
-  "gives no random bytes",
-  "fails SET_OWNER",
-  "answers out of order",
-  "dies of a wrong header",
-  "hangs after an unknown message",
-  "hangs after need_reply without REPLY_ACK",
-  "dies of half a message",
-  "dies of an answer that nobody reads",
-  "dies of a front-end that says nothing",
-  "dies of a second front-end",
-  "does not answer who comes at once",
-  "offers no VERSION_1",
-  "wants SET_FEATURES before SET_PROTOCOL_FEATURES",
-  "wants SET_FEATURES before GET_CONFIG",
-] as const;
-
-/** One of {@link faults}. */
-export type Fault = (typeof faults)[number];
-
 const { VERSION_1, PROTOCOL_FEATURES, INDIRECT_DESC, EVENT_IDX } = ringFeatures;
-
-interface Region {
-  readonly place: MemoryRegion;
-  readonly mapping: Mapping;
-}
 
 /** The front-end is to be dropped. */
 class Closed extends Error {}
-
-/** One ring. */
-interface Ring {
-  size: number;
-  address: VringAddress | undefined;
-  base: number;
-  next: number;
-  enabled: boolean;
-  started: boolean;
-  kicked: boolean;
-  poll: boolean;
-  pending: (() => void)[];
-  kick: number;
-  call: number;
-  error: number;
-}
 
 /** A back-end to be checked. */
 export class FakeBackEnd {
@@ -149,24 +70,10 @@ class Session {
   readonly #fault: Fault | undefined;
   readonly #input = new Native(8192);
   readonly #output = new Native(8192);
-  readonly #regions: Region[] = [];
-  readonly #ring: Ring = {
-    size: 0,
-    address: undefined,
-    base: 0,
-    next: 0,
-    enabled: false,
-    started: false,
-    kicked: false,
-    poll: false,
-    pending: [],
-    kick: -1,
-    call: -1,
-    error: -1,
-  };
+  readonly #memory: FakeMemory;
+  readonly #ring: FakeRing;
   #have = 0;
   #fds = new DescriptorBag();
-  #features = 0n;
   #protocol = 0n;
   #status = 0n;
   #asked = 0n;
@@ -180,6 +87,8 @@ class Session {
     this.#fd = fd;
     this.#fault = fault;
     this.#hung = mute;
+    this.#memory = new FakeMemory(fault);
+    this.#ring = new FakeRing(this.#memory, fault);
   }
 
   #has(fault: Fault): boolean {
@@ -192,7 +101,9 @@ class Session {
     try {
       if (!this.#read()) return false;
       for (const each of this.#late.splice(0)) each();
-      this.#work();
+      this.#ring.work();
+      this.died ||= this.#ring.died;
+      this.#hung ||= this.#ring.hung;
       return true;
     } catch (error) {
       if (error instanceof Closed || error instanceof OsError) return false;
@@ -311,7 +222,7 @@ class Session {
       case "SET_FEATURES":
         if ((value & ~mask(VERSION_1, PROTOCOL_FEATURES, INDIRECT_DESC, EVENT_IDX)) !== 0n) throw new Error();
         this.#chosen = true;
-        this.#features = value;
+        ring.features = value;
         if ((value & mask(PROTOCOL_FEATURES)) === 0n) ring.enabled = true;
         return;
       case "GET_PROTOCOL_FEATURES":
@@ -330,24 +241,20 @@ class Session {
         return number(1);
       case "SET_MEM_TABLE":
         if (fds.length !== value.length) throw new Error();
-        this.#dropMemory();
-        for (const region of value) this.#map(region, fds.take() as number);
+        ring.finish();
+        this.#memory.drop();
+        for (const region of value) this.#memory.map(region, fds.take() as number);
         return;
       case "GET_MAX_MEM_SLOTS":
         return number(32);
       case "ADD_MEM_REG":
-        if (value === undefined || fds.length !== 1 || this.#regions.length >= 32) throw new Error();
+        if (value === undefined || fds.length !== 1 || this.#memory.count >= 32) throw new Error();
         if (this.#has("knows no added memory")) return;
-        this.#map(value, fds.take() as number);
+        this.#memory.map(value, fds.take() as number);
         return;
       case "REM_MEM_REG": {
-        const at = this.#regions.findIndex(({ place }) =>
-          place.guestAddress === value.guestAddress && place.size === value.size &&
-          place.userAddress === value.userAddress
-        );
         if (this.#has("keeps the descriptor of REM_MEM_REG")) leaks.push(...fds.takeAll());
-        if (at < 0) throw new Error();
-        this.#regions.splice(at, 1)[0].mapping.unmap();
+        if (!this.#memory.remove(value)) throw new Error();
         return;
       }
       case "SET_VRING_NUM":
@@ -358,7 +265,9 @@ class Session {
         return;
       case "SET_VRING_ADDR":
         ring.address = value;
-        if (this.#regions.length > 0 && this.#area(value.descriptor, 16 * ring.size, "user") === undefined) {
+        if (
+          this.#memory.count > 0 && this.#memory.area(value.descriptor, 16 * ring.size, "user") === undefined
+        ) {
           ring.address = undefined;
           throw new Error();
         }
@@ -368,12 +277,12 @@ class Session {
         ring.base = this.#has("ignores SET_VRING_BASE") ? 0 : value.num;
         return;
       case "GET_VRING_BASE": {
-        if (!this.#has("answers GET_VRING_BASE too early")) this.#finish();
+        if (!this.#has("answers GET_VRING_BASE too early")) ring.finish();
         if (ring.started) ring.base = ring.next;
         if (!this.#has("goes on after GET_VRING_BASE")) {
           ring.started = false;
-          this.#setFd("kick", -1);
-          this.#setFd("call", -1);
+          ring.setFd("kick", -1);
+          ring.setFd("call", -1);
         }
         const num = this.#has("tells a wrong base") ? (ring.base + 1) & 0xffff : ring.base;
         return payloads.vringState.encode({ index: 0, num });
@@ -381,7 +290,7 @@ class Session {
       case "SET_VRING_KICK":
         if (fds.length !== (value.noDescriptor ? 0 : 1)) throw new Error();
         if (ring.size === 0 || ring.address === undefined) throw new Error();
-        this.#setFd("kick", fds.take() ?? -1);
+        ring.setFd("kick", fds.take() ?? -1);
         if (!ring.started) ring.next = ring.base;
         ring.started = true;
         ring.poll = value.noDescriptor;
@@ -390,7 +299,7 @@ class Session {
       case "SET_VRING_CALL":
       case "SET_VRING_ERR":
         if (fds.length !== (value.noDescriptor ? 0 : 1)) throw new Error();
-        this.#setFd(name === "SET_VRING_CALL" ? "call" : "error", fds.take() ?? -1);
+        ring.setFd(name === "SET_VRING_CALL" ? "call" : "error", fds.take() ?? -1);
         return;
       case "SET_VRING_ENABLE":
         if (value.num > 1) throw new Error();
@@ -438,208 +347,11 @@ class Session {
     return mask(MQ, REPLY_ACK, BACKEND_REQ, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS);
   }
 
-  #setFd(which: "kick" | "call" | "error", fd: number): void {
-    if (this.#ring[which] >= 0) close(this.#ring[which]);
-    this.#ring[which] = fd;
-    if (fd >= 0) setNonblocking(fd);
-  }
-
-  #map(place: MemoryRegion, fd: number): void {
-    try {
-      if (this.#has("knows one region only") && this.#regions.length === 1) return;
-      const offset = this.#has("ignores mmap offsets") ? 0 : Number(place.mmapOffset);
-      const start = Math.floor(offset / 4096) * 4096;
-      const mapping = new Mapping(fd, Number(place.size) + offset - start, start);
-      this.#regions.push({ place: { ...place, mmapOffset: BigInt(offset - start) }, mapping });
-    } finally {
-      close(fd);
-    }
-  }
-
-  /** Bytes by address, which must lie in one region. */
-  #area(address: bigint, length: number, space: "guest" | "user"): DataView | undefined {
-    const key = space === "guest" ? "guestAddress" : "userAddress";
-    for (const { place, mapping } of this.#regions) {
-      const at = address - place[key];
-      if (at < 0n || at + BigInt(length) > place.size) continue;
-      return new DataView(mapping.buffer, Number(at + place.mmapOffset), length);
-    }
-    return undefined;
-  }
-
-  /** Bytes of guest memory, which may span regions. */
-  #guest(address: bigint, length: number): Uint8Array[] | undefined {
-    const pieces: Uint8Array[] = [];
-    for (let done = 0; done < length;) {
-      const at = address + BigInt(done);
-      const region = this.#regions.find(({ place }) =>
-        at >= place.guestAddress && at < place.guestAddress + place.size
-      );
-      if (region === undefined) return undefined;
-      const { place, mapping } = region;
-      const left = Number(place.guestAddress + place.size - at);
-      const size = Math.min(length - done, left);
-      const offset = Number(at - place.guestAddress + place.mmapOffset);
-      pieces.push(new Uint8Array(mapping.buffer, offset, size));
-      done += size;
-    }
-    return pieces;
-  }
-
-  /** Serves the ring. */
-  #work(): void {
-    const ring = this.#ring;
-    if (ring.kick >= 0 && consume(ring.kick) === "rung") ring.kicked = true;
-    if (!ring.started) return;
-    if (!ring.enabled) {
-      if (this.#has("forgets requests of a disabled ring")) ring.kicked = false;
-      return;
-    }
-    if (ring.poll && this.#has("does not poll")) return;
-    if (!ring.kicked && !ring.poll) return;
-    const { address, size } = ring;
-    const parts = address === undefined ? undefined : this.#parts(address, size);
-    if (parts === undefined) return this.#break();
-    const { available, used } = parts;
-    const flags = this.#has("suppresses kicks for ever") ? 1 : 0;
-    if ((this.#features & mask(EVENT_IDX)) === 0n) used.setUint16(0, flags, true);
-    const index = available.getUint16(2, true);
-    if (((index - ring.next) & 0xffff) > size) return this.#break();
-    while (ring.next !== index && ring.started) {
-      const head = available.getUint16(4 + 2 * (ring.next % size), true);
-      if (!this.#request(head, parts)) return this.#break();
-      ring.next = (ring.next + 1) & 0xffff;
-    }
-    if ((this.#features & mask(EVENT_IDX)) !== 0n) used.setUint16(4 + 8 * size, ring.next, true);
-    ring.kicked = available.getUint16(2, true) !== ring.next;
-    if (!this.#has("answers GET_VRING_BASE too early")) this.#finish();
-    else if (ring.pending.length > 0) setTimeout(() => this.#finish(), 30);
-  }
-
-  #parts({ descriptor, available, used }: VringAddress, size: number): Parts | undefined {
-    const parts = {
-      descriptor: this.#area(descriptor, 16 * size, "user"),
-      available: this.#area(available, 6 + 2 * size, "user"),
-      used: this.#area(used, 6 + 8 * size, "user"),
-    };
-    if (Object.values(parts).some((part) => part === undefined)) return undefined;
-    return parts as Parts;
-  }
-
-  #break(): void {
-    const ring = this.#ring;
-    ring.address = undefined;
-    ring.kicked = false;
-    if (ring.error >= 0) signal(ring.error);
-  }
-
-  /** Takes a request. Returns whether it makes sense. */
-  #request(head: number, parts: Parts): boolean {
-    let { descriptor } = parts;
-    let limit = this.#ring.size;
-    let inTable = false;
-    const room: Uint8Array[] = [];
-    for (let at = head, count = 0;; count++) {
-      if (at >= limit) return false;
-      if (count > limit) {
-        if (this.#has("dies of a loop")) this.died = true;
-        if (this.#has("hangs in a loop")) this.#hung = true;
-        return false;
-      }
-      const view = new DataView(descriptor.buffer, descriptor.byteOffset + 16 * at, 16);
-      const address = view.getBigUint64(0, true);
-      const length = view.getUint32(8, true);
-      const flags = view.getUint16(12, true);
-      if ((flags & 4) !== 0 && !this.#has("knows no indirect tables")) {
-        if (inTable || (flags & 1) !== 0 || length % 16 !== 0 || length === 0) return false;
-        if ((this.#features & mask(INDIRECT_DESC)) === 0n) return false;
-        if ((flags & 2) !== 0 && this.#has("minds WRITE on a table")) return false;
-        const table = this.#area(address, length, "guest");
-        if (table === undefined) return false;
-        descriptor = table;
-        limit = length / 16;
-        inTable = true;
-        at = 0;
-        count = -1;
-        continue;
-      }
-      const pieces = this.#guest(address, length);
-      if (pieces === undefined) return false;
-      if ((flags & 2) !== 0) {
-        if (room.length > 1 && this.#has("knows no long chains")) return false;
-        room.push(...pieces);
-      } else if (room.length > 0) return false;
-      if ((flags & 1) === 0) break;
-      at = view.getUint16(14, true);
-    }
-    this.#ring.pending.push(() => this.#complete(head, room, parts));
-    return true;
-  }
-
-  #complete(head: number, room: readonly Uint8Array[], { descriptor, available, used }: Parts): void {
-    const ring = this.#ring;
-    let written = 0;
-    for (const piece of room) {
-      for (let at = 0; at < piece.length; at += 65536) crypto.getRandomValues(piece.subarray(at, at + 65536));
-      written += piece.length;
-    }
-    if (this.#has("gives no random bytes")) {
-      for (const piece of room) piece.fill(1);
-    }
-    if (this.#has("writes past its room") && room.length > 0) {
-      const last = room[room.length - 1];
-      new Uint8Array(last.buffer, last.byteOffset + last.length, 8).fill(1);
-    }
-    if (this.#has("tells more than it wrote")) written += 100;
-    if (this.#has("changes the descriptor table")) descriptor.setUint32(16 * head + 8, 0, true);
-    const before = used.getUint16(2, true);
-    const times = this.#has("returns heads twice") ? 2 : 1;
-    for (let i = 0; i < times; i++) {
-      const slot = 4 + 8 * ((before + i) % ring.size);
-      used.setUint32(slot, this.#has("returns the wrong head") ? head ^ 1 : head, true);
-      used.setUint32(slot + 4, written, true);
-    }
-    const after = (before + times) & 0xffff;
-    used.setUint16(2, after, true);
-    if (this.#has("never calls") || ring.call < 0) return;
-    const byIndex = (this.#features & mask(EVENT_IDX)) !== 0n;
-    const event = available.getUint16(4 + 2 * ring.size, true) + (this.#has("used_event off by one") ? 1 : 0);
-    const wanted = byIndex
-      ? ((after - event - 1) & 0xffff) < ((after - before) & 0xffff)
-      : available.getUint16(0, true) === 0;
-    if (wanted) signal(ring.call);
-  }
-
-  #finish(): void {
-    for (const complete of this.#ring.pending.splice(0)) complete();
-  }
-
-  #dropMemory(): void {
-    this.#finish();
-    for (const { mapping } of this.#regions.splice(0)) mapping.unmap();
-  }
-
   close(): void {
     close(this.#fd);
     this.#fds.close();
-    this.#ring.pending.length = 0;
-    this.#dropMemory();
-    for (const which of ["kick", "call", "error"] as const) this.#setFd(which, -1);
+    this.#ring.close();
+    this.#memory.drop();
     if (this.#channel >= 0) close(this.#channel);
   }
-}
-
-/** The parts of a ring. */
-interface Parts {
-  descriptor: DataView;
-  available: DataView;
-  used: DataView;
-}
-
-/** Descriptors that nobody will ever close, but {@link closeLeaks}. */
-const leaks: number[] = [];
-
-/** Closes what was leaked on purpose. */
-export function closeLeaks(): void {
-  for (const fd of leaks.splice(0)) close(fd);
 }
