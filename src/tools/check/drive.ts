@@ -11,7 +11,7 @@ import type { Profile, Request } from "./profile.ts";
 import type { CheckRing, Part, Shape } from "./ring.ts";
 
 /** What stands in room for an answer before there is one. */
-const UNWRITTEN = 0xee;
+export const UNWRITTEN = 0xee;
 
 /** A request in memory. */
 export interface Placed {
