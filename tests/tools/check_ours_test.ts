@@ -5,8 +5,8 @@ import test from "node:test";
 import { BlkDevice, FileStorage, MemoryStorage, type Storage } from "../../src/devices/blk/mod.ts";
 import { countVerdicts } from "../../src/tools/check/mod.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
-import { startCommand } from "../support/our_backend.ts";
-import { checkDevice, checkPath, entropy, failures, resultOf } from "./check_scene.ts";
+import { startCommand, startExample } from "../support/our_backend.ts";
+import { checkDevice, checkPath, failures, resultOf } from "./check_scene.ts";
 
 // Our own back-end fails no case.
 
@@ -26,8 +26,10 @@ async function program(scope: Scope, options: readonly string[]): Promise<string
   return socket;
 }
 
-test("our entropy device fails no case", LONG, async (t) => {
-  const report = await checkDevice(t, entropy(), { device: "rng", write: true });
+test("the entropy device of the examples fails no case", LONG, async (t) => {
+  const socket = join(tempDir(t), "rng.sock");
+  await startExample(t, "rng", socket).waitSocket(socket);
+  const report = await checkPath(socket, { device: "rng", write: true });
   assert.deepEqual(failures(report), []);
   assert.ok(countVerdicts(report).pass > 200, `${countVerdicts(report).pass} cases pass`);
 });
