@@ -87,7 +87,7 @@ class Progress {
   }
 
   show(text: string): void {
-    if (this.#on) process.stderr.write(`\x1b[2K\r${text.slice(0, (process.stderr.columns ?? 80) - 1)}`);
+    if (this.#on) process.stderr.write(`\x1b[2K\r${text.slice(0, (process.stderr.columns || 80) - 1)}`);
   }
 
   clear(): void {

@@ -46,7 +46,7 @@ const faults: readonly (readonly [string, () => Device, readonly string[]])[] = 
   ["loses writes", () => disk(() => ({ write: () => {} })), ["blk.write", "blk.write-cut"]],
   [
     "writes to the wrong place",
-    () => disk(({ write }) => ({ write: (data, position) => write(data, position === 0 ? 512 : position) })),
+    () => disk(({ write }) => ({ write: (data, at, done) => write(data, at === 0 ? 512 : at, done) })),
     ["blk.write"],
   ],
   [
