@@ -132,8 +132,8 @@ export interface ConfigSpace {
   read(): Uint8Array;
   /**
    * The driver writes (or live migration does, which may also set what drivers cannot). Throw to refuse. Some front-ends
-   * always write the whole space, whatever the driver has written (QEMU, but for disks and input devices): what the driver
-   * cannot change is then there as the front-end has read it last.
+   * always write the whole space, whatever the driver has written (QEMU's generic device): what the driver cannot change
+   * is then there as the front-end has read it last.
    *
    * @param offset of the first byte
    */
