@@ -1,12 +1,12 @@
 /**
- * The client side of a session.
+ * The client side: what a virtual machine monitor has with a back-end, over one connection or several.
  *
  * @module
  */
 
-import { close } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
-import { connect, socketPair } from "../../ffi/socket.ts";
+import { connect } from "../../ffi/socket.ts";
+import { ProtocolError } from "../protocol/error.ts";
 import {
   DeviceStatus,
   has,
@@ -15,20 +15,28 @@ import {
   protocolFeatures,
   ringFeatures,
 } from "../protocol/features.ts";
-import {
+import type {
   backendMessages,
-  type FrontendMessage,
+  DescriptorsOf,
+  FrontendMessage,
   frontendMessages,
-  type PayloadOf,
-  type ReplyOf,
+  PayloadOf,
+  ReplyOf,
 } from "../protocol/messages.ts";
 import type { MemoryRegion } from "../protocol/payloads.ts";
-import { Connection, type Tap } from "../transport/connection.ts";
-import { type Handlers, Responder } from "../transport/responder.ts";
-import { type Answer, Requester } from "../transport/requester.ts";
+import type { Connection, Tap } from "../transport/connection.ts";
+import type { Answer } from "../transport/requester.ts";
+import type { Handlers } from "../transport/responder.ts";
+import { ConfigMemory } from "./config_memory.ts";
 import { DriverQueue } from "./driver_queue.ts";
+import type { GuestRing } from "./guest_ring.ts";
+import { MemoryTable, type SharedRegion } from "./memory_table.ts";
 import { PackedDriverRing } from "./packed_driver_ring.ts";
-import type { Piece, SharedMemory } from "./shared_memory.ts";
+import { BackendGoneError, BackOff, type ReconnectOptions } from "./reconnect.ts";
+import { RecordedInflight } from "./recorded_inflight.ts";
+import { startRing, stopRing } from "./ring_start.ts";
+import { FrontEndSession } from "./session.ts";
+import type { SharedMemory } from "./shared_memory.ts";
 import { SplitDriverRing } from "./split_driver_ring.ts";
 
 /**
@@ -43,12 +51,13 @@ const KNOWN_RING_FEATURES = mask(
   ringFeatures.RING_PACKED,
 );
 
-/** Protocol features that this front-end understands. */
+/** Protocol features that this front-end takes when they are offered. */
 const KNOWN_PROTOCOL_FEATURES = mask(
   protocolFeatures.MQ,
   protocolFeatures.REPLY_ACK,
   protocolFeatures.BACKEND_REQ,
   protocolFeatures.CONFIG,
+  protocolFeatures.INFLIGHT_SHMFD,
   protocolFeatures.RESET_DEVICE,
   protocolFeatures.CONFIGURE_MEM_SLOTS,
   protocolFeatures.STATUS,
@@ -64,46 +73,72 @@ export interface FrontEndOptions {
   readonly withoutFeatures?: bigint;
   /** Protocol features not to accept. */
   readonly withoutProtocolFeatures?: bigint;
-  /** Serves the messages of the back-end channel; CONFIG_CHANGE_MSG by {@link FrontEnd.onConfigChange} otherwise. */
+  /**
+   * Serves the messages of the back-end channel. A message without a handler is answered as failed, but for
+   * CONFIG_CHANGE_MSG ({@link FrontEnd.onConfigChange}), VRING_CALL and VRING_ERR (the rings themselves).
+   */
   readonly channel?: Handlers<typeof backendMessages>;
   /** Called with every message that crosses the connection. */
   readonly tap?: Tap;
+  /** Connects again when the connection has ended, and goes on where that was. Not by default. */
+  readonly reconnect?: ReconnectOptions;
   /** Waiting; the process's reactor by default. */
   readonly reactor?: Reactor;
 }
 
-/** How a ring is set up. */
+/** How a ring is set up that this process drives. */
 export interface QueueOptions {
   /** Entries, a power of two unless RING_PACKED was negotiated; 128 by default. */
   readonly size?: number;
   /** Most descriptors of a request, when each is to have a table of its own (INDIRECT_DESC). */
   readonly tableSize?: number;
+  /**
+   * Whether requests may be carried out twice, see {@link DriverQueueOptions.resubmit}: so it is with those of a disk, not
+   * with those of a file system or a stream. No by default.
+   */
+  readonly resubmit?: boolean;
 }
 
-/** A front-end: what a virtual machine monitor is to a back-end. */
+/**
+ * A front-end: what a virtual machine monitor is to a back-end. It remembers what it has told the back-end, so that it can
+ * tell it to another one.
+ */
 export class FrontEnd {
-  /** Features accepted by both sides, of ring and device. */
-  features = 0n;
-  /** Protocol features accepted by both sides. */
-  protocolFeatures = 0n;
-  /** Called when the back-end says that the configuration space has changed. */
+  /** Called when the back-end says that the configuration space has changed, or a new back-end has another. */
   onConfigChange: () => void = () => {};
-  /** Called once when the connection has ended, with a reason unless the back-end just left. */
+  /** Called once when it has ended for good, with a reason unless the back-end just left or {@link close} was called. */
   onEnd: (error: unknown) => void = () => {};
-  readonly #requester: Requester<typeof frontendMessages>;
-  readonly #reactor: Reactor;
+  /** Called when the connection has ended and is to be made again. */
+  onDisconnect: (error: unknown) => void = () => {};
+  /** Called when a new back-end has got everything. What was sent by {@link request} alone is not part of that. */
+  onReconnect: () => void = () => {};
+  /** Called when a message of the back-end channel was refused, or its handler has failed. */
+  onChannelFailure: (error: unknown) => void = () => {};
+  readonly #dial: () => number;
   readonly #options: FrontEndOptions;
-  readonly #queues = new Set<DriverQueue>();
-  readonly #memories: SharedMemory[] = [];
-  #channel: Responder<typeof backendMessages> | undefined;
+  readonly #reactor: Reactor;
+  readonly #memory = new MemoryTable();
+  readonly #config = new ConfigMemory();
+  readonly #rings = new Map<number, GuestRing>();
+  /** Rings that the in-flight buffer was used with: it knows where they stand. */
+  readonly #recordedRings = new Set<number>();
+  #inflight: RecordedInflight | undefined;
+  /** The connection; the one that has ended while there is none. */
+  #session: FrontEndSession;
+  /** A connection to a new back-end, which has not been told everything. */
+  #attempt: FrontEndSession | undefined;
+  #driverOk = false;
+  /** Why it has ended. */
+  #over: Error | undefined;
+  #absence: { readonly backOff: BackOff; readonly end: Promise<void> } | undefined;
+  #delay = 0;
+  #connectedAt = 0;
 
-  /** Takes over a connected socket. {@link FrontEnd.connect} also negotiates. */
-  constructor(fd: number, options: FrontEndOptions = {}) {
+  private constructor(dial: () => number, options: FrontEndOptions) {
+    this.#dial = dial;
     this.#options = options;
     this.#reactor = options.reactor ?? Reactor.shared();
-    const connection = new Connection(fd, frontendMessages);
-    connection.tap = options.tap;
-    this.#requester = new Requester(connection, frontendMessages, this.#reactor, (error) => this.#end(error));
+    this.#session = this.#open();
   }
 
   /**
@@ -112,10 +147,25 @@ export class FrontEnd {
    * @throws {OsError} when nobody listens
    * @throws {ProtocolError} when the back-end does not answer by the rules
    */
-  static async connect(socketPath: string, options: FrontEndOptions = {}): Promise<FrontEnd> {
-    const frontEnd = new FrontEnd(connect(socketPath), options);
+  static connect(socketPath: string, options: FrontEndOptions = {}): Promise<FrontEnd> {
+    return FrontEnd.dial(() => connect(socketPath), options);
+  }
+
+  /**
+   * The same for sockets that come by another way, as where the back-end connects to the front-end.
+   *
+   * @param socket gives a connected Unix stream socket that does not block, at each call another; it is taken over
+   */
+  static async dial(socket: () => number, options: FrontEndOptions = {}): Promise<FrontEnd> {
+    const frontEnd = new FrontEnd(socket, options);
+    const { deviceFeatures = 0n, withoutFeatures = 0n, withoutProtocolFeatures = 0n } = options;
+    const known = KNOWN_PROTOCOL_FEATURES | (options.protocolFeatures ?? 0n);
     try {
-      await frontEnd.negotiate();
+      await frontEnd.#session.negotiate({
+        features: (KNOWN_RING_FEATURES | deviceFeatures) & ~withoutFeatures,
+        protocolFeatures: known & ~withoutProtocolFeatures,
+        all: false,
+      });
     } catch (error) {
       frontEnd.close();
       throw error;
@@ -123,85 +173,111 @@ export class FrontEnd {
     return frontEnd;
   }
 
-  /** The connection, for what the methods do not cover. */
+  #open(): FrontEndSession {
+    const session = new FrontEndSession(this.#dial(), {
+      reactor: this.#reactor,
+      tap: this.#options.tap,
+      channel: {
+        CONFIG_CHANGE_MSG: () => this.onConfigChange(),
+        VRING_CALL: ({ index }) => this.#rings.get(index)?.called?.(),
+        VRING_ERR: ({ index }) => this.#rings.get(index)?.broken?.(),
+        ...this.#options.channel,
+      },
+      onChannelFailure: (error) => this.onChannelFailure(error),
+      onEnd: (session, error) => this.#lost(session, error),
+    });
+    this.#connectedAt = performance.now();
+    return session;
+  }
+
+  /** Features accepted by both sides, of ring and device. */
+  get features(): bigint {
+    return this.#session.features;
+  }
+
+  /** Protocol features accepted by both sides. */
+  get protocolFeatures(): bigint {
+    return this.#session.protocolFeatures;
+  }
+
+  /** The connection, for what the methods do not cover. There is another after {@link onReconnect}. */
   get connection(): Connection {
-    return this.#requester.connection;
+    return this.#session.connection;
+  }
+
+  /** Whether there is a connection, and a back-end that has been told everything. */
+  get connected(): boolean {
+    return this.#over === undefined && this.#absence === undefined;
   }
 
   /** Whether a protocol feature was negotiated. */
   negotiated(feature: ProtocolFeature): boolean {
-    return has(this.protocolFeatures, protocolFeatures[feature]);
+    return this.#session.negotiated(feature);
   }
 
   /**
-   * Sends any message of the table.
+   * Sends any message of the table, and waits until the back-end has handled it: for its answer, for the acknowledgement
+   * (REPLY_ACK), or else for the answer to a GET_FEATURES that is sent after it. While the back-end is away, waits for the
+   * next. A message that is under way when the connection ends fails.
    *
-   * @param fds the back-end gets copies
-   * @throws {ProtocolError} when the back-end says that it failed, answers wrongly or leaves
+   * Memory, rings, configuration and status have methods of their own, which remember what they have done for the next
+   * back-end; this one does not.
+   *
+   * @param descriptors those that go with the message, as an array: one that must be there, some that may, or nothing; the
+   *   back-end gets copies
+   * @throws {ProtocolError} when the message may not be sent (its feature was not negotiated), the back-end says that it
+   *   failed, answers wrongly or leaves
    */
   request<K extends FrontendMessage>(
     name: K,
     payload: PayloadOf<(typeof frontendMessages)[K]>,
-    fds: readonly number[] = [],
+    ...descriptors: DescriptorsOf<(typeof frontendMessages)[K]>
   ): Promise<Answer<ReplyOf<(typeof frontendMessages)[K]>>> {
-    return this.#requester.request(name, payload, fds);
+    // At once, where that can be: messages are sent in the order of the calls.
+    if (this.connected) return this.#session.request(name, payload, ...descriptors);
+    return this.#ready().then((session) => session.request(name, payload, ...descriptors));
   }
 
-  /** The first messages of a session. */
-  async negotiate(): Promise<void> {
-    const { deviceFeatures = 0n, withoutFeatures = 0n, withoutProtocolFeatures = 0n } = this.#options;
-    const known = KNOWN_PROTOCOL_FEATURES | (this.#options.protocolFeatures ?? 0n);
-    const { value: offered } = await this.request("GET_FEATURES", undefined);
-    if (has(offered, ringFeatures.PROTOCOL_FEATURES)) {
-      const { value } = await this.request("GET_PROTOCOL_FEATURES", undefined);
-      this.protocolFeatures = value & known & ~withoutProtocolFeatures;
-      await this.request("SET_PROTOCOL_FEATURES", this.protocolFeatures);
-      this.#requester.replyAck = this.negotiated("REPLY_ACK");
-    }
-    await this.request("SET_OWNER", undefined);
-    this.features = offered & (KNOWN_RING_FEATURES | deviceFeatures) & ~withoutFeatures;
-    if (this.negotiated("BACKEND_REQ")) await this.#openChannel();
-    await this.request("SET_FEATURES", this.features);
-    if (this.negotiated("STATUS")) {
-      const { ACKNOWLEDGE, DRIVER, FEATURES_OK } = DeviceStatus;
-      await this.request("SET_STATUS", BigInt(ACKNOWLEDGE | DRIVER | FEATURES_OK));
-    }
+  /** The session, as soon as its back-end has been told everything. */
+  async #ready(): Promise<FrontEndSession> {
+    await this.#absence?.end;
+    if (this.#over !== undefined) throw this.#over;
+    return this.#session;
   }
 
-  async #openChannel(): Promise<void> {
-    const [ours, theirs] = socketPair();
-    const handlers: Handlers<typeof backendMessages> = {
-      CONFIG_CHANGE_MSG: () => this.onConfigChange(),
-      ...this.#options.channel,
-    };
-    this.#channel = new Responder(
-      new Connection(ours, backendMessages),
-      backendMessages,
-      handlers,
-      this.#reactor,
-      {
-        replyAck: () => this.negotiated("REPLY_ACK"),
-        refuse: () => undefined,
-        onFailure: () => {},
-        onEnd: () => {},
-      },
-    );
+  /**
+   * Does something that a new back-end would be told as well: when the connection ends in the middle, that counts.
+   */
+  async #apply(what: (session: FrontEndSession) => Promise<void>): Promise<void> {
+    const session = await this.#ready();
     try {
-      await this.request("SET_BACKEND_REQ_FD", undefined, [theirs]);
-    } finally {
-      close(theirs);
+      await what(session);
+    } catch (error) {
+      if (!session.ended || this.#absence === undefined) throw error;
+      await this.#ready();
     }
   }
 
-  /** Shares memory, in addition to what is shared already. The back-end loses it when the connection ends. */
-  async shareMemory(memory: SharedMemory): Promise<void> {
-    this.#memories.push(memory);
-    if (this.negotiated("CONFIGURE_MEM_SLOTS")) {
-      await this.request("ADD_MEM_REG", this.#region(memory), [memory.fd]);
-    } else {
-      const regions = this.#memories.map((each) => this.#region(each));
-      await this.request("SET_MEM_TABLE", regions, this.#memories.map(({ fd }) => fd));
+  /** Does something that has an answer: when the connection ends in the middle, the next back-end is asked. */
+  async #ask<T>(what: (session: FrontEndSession) => Promise<T>): Promise<T> {
+    for (;;) {
+      const session = await this.#ready();
+      try {
+        return await what(session);
+      } catch (error) {
+        if (!session.ended || this.#absence === undefined) throw error;
+      }
     }
+  }
+
+  /** Shares memory, in addition to what is shared already. The file and the mapping stay the caller's. */
+  async shareMemory(memory: SharedRegion): Promise<void> {
+    await this.#apply((session) => this.#memory.add(session, memory));
+  }
+
+  /** Ends {@link shareMemory}. No ring and no request may still use it. */
+  async unshareMemory(memory: SharedRegion): Promise<void> {
+    await this.#apply((session) => this.#memory.remove(session, memory));
   }
 
   /**
@@ -210,45 +286,80 @@ export class FrontEnd {
    *
    * @returns the region with the address that it has in the back-end: page faults are reported there
    */
-  async shareMemoryPostcopy(memory: SharedMemory): Promise<MemoryRegion> {
-    this.#memories.push(memory);
-    if (this.negotiated("CONFIGURE_MEM_SLOTS")) {
-      const answer = await this.#requester.exchange(
-        "ADD_MEM_REG",
-        this.#region(memory),
-        [memory.fd],
-        frontendMessages.ADD_MEM_REG.postcopyReply,
-      );
-      return answer.value as MemoryRegion;
-    }
-    const { value } = await this.#requester.exchange(
-      "SET_MEM_TABLE",
-      this.#memories.map((each) => this.#region(each)),
-      this.#memories.map(({ fd }) => fd),
-      frontendMessages.SET_MEM_TABLE.postcopyReply,
-    );
-    return (value as readonly MemoryRegion[])[this.#memories.length - 1];
+  async shareMemoryPostcopy(memory: SharedRegion): Promise<MemoryRegion> {
+    return await this.#memory.addPostcopy(await this.#ready(), memory);
   }
 
   /** Tells the back-end that its addresses are known: from here on its page faults are resolved. */
   async acknowledgePostcopy(): Promise<void> {
-    if (this.negotiated("CONFIGURE_MEM_SLOTS")) {
-      await this.#requester.exchange("ADD_MEM_REG", undefined, [], undefined);
-    } else {
-      await this.#requester.exchange("SET_MEM_TABLE", [], [], undefined);
+    await this.#memory.acknowledgePostcopy(await this.#ready());
+  }
+
+  /**
+   * Has requests in flight recorded, so that the next back-end can go on with them when this one dies. Call it before the
+   * first ring is started. A request that was carried out but not returned yet is carried out once more then.
+   *
+   * @param numQueues rings from number 0 on
+   * @param queueSize the most entries of one
+   * @returns whether the back-end can do that (INFLIGHT_SHMFD)
+   * @throws {ProtocolError} when it fails to, as when it has fewer rings
+   */
+  async recordInflight(numQueues: number, queueSize: number): Promise<boolean> {
+    if (!this.negotiated("INFLIGHT_SHMFD")) return false;
+    await this.#ask(async (session) => {
+      await this.#replaceInflight(session, await RecordedInflight.make(session, numQueues, queueSize));
+    });
+    return true;
+  }
+
+  async #replaceInflight(session: FrontEndSession, inflight: RecordedInflight): Promise<void> {
+    this.#inflight?.close();
+    this.#inflight = inflight;
+    this.#recordedRings.clear();
+    await inflight.give(session);
+  }
+
+  /** A buffer that has seen the ring before has something to say about it, which is not true of a new ring. */
+  async #freshInflight(session: FrontEndSession, index: number): Promise<void> {
+    if (this.#inflight === undefined || !this.#recordedRings.has(index)) return;
+    if (this.#rings.size > 0) {
+      throw new Error(`ring ${index} was used before: stop the other rings, so that records can start anew`);
     }
+    await this.#replaceInflight(session, await this.#inflight.renew(session));
   }
 
-  #region(memory: SharedMemory): MemoryRegion {
-    return {
-      guestAddress: BigInt(memory.guestAddress),
-      size: BigInt(memory.byteLength),
-      userAddress: this.negotiated("GPA_ADDRESSES") ? BigInt(memory.guestAddress) : memory.userAddress,
-      mmapOffset: 0n,
-    };
+  /**
+   * Starts a ring that somebody else drives, such as a guest. Its memory must be shared; its descriptors stay the caller's,
+   * and must be open until it is stopped.
+   *
+   * @throws {ProtocolError} when the back-end refuses it
+   */
+  async startRing(ring: GuestRing): Promise<void> {
+    const { index } = ring;
+    if (this.#rings.has(index)) throw new Error(`ring ${index} is started already`);
+    await this.#ask((session) => this.#freshInflight(session, index));
+    await this.#apply(async (session) => {
+      this.#rings.set(index, ring);
+      if (this.#inflight?.covers(index, ring.size)) this.#recordedRings.add(index);
+      try {
+        await startRing(session, ring);
+      } catch (error) {
+        if (!session.ended) this.#rings.delete(index);
+        throw error;
+      }
+    });
   }
 
-  /** Sets a ring up in shared memory and starts it. */
+  /** Stops a ring: the back-end finishes what it has. Returns the position from which it would go on. */
+  async stopRing(index: number): Promise<number> {
+    return await this.#ask(async (session) => {
+      const base = await stopRing(session, index);
+      this.#rings.delete(index);
+      return base;
+    });
+  }
+
+  /** Lays a ring out in shared memory, and starts it. */
   async startQueue(index: number, memory: SharedMemory, options: QueueOptions = {}): Promise<DriverQueue> {
     const Format = has(this.features, ringFeatures.RING_PACKED) ? PackedDriverRing : SplitDriverRing;
     const ring = new Format(memory, {
@@ -257,70 +368,176 @@ export class FrontEnd {
       inOrder: has(this.features, ringFeatures.IN_ORDER),
       tableSize: options.tableSize,
     });
-    const queue = new DriverQueue(index, ring, this.#reactor);
-    this.#queues.add(queue);
-    const which = { index, noDescriptor: false };
-    await this.request("SET_VRING_NUM", { index, num: ring.size });
-    await this.request("SET_VRING_BASE", { index, num: ring.base });
-    await this.request("SET_VRING_ADDR", {
-      index,
-      flags: 0,
-      descriptor: this.#ringAddress(ring.descriptor),
-      used: this.#ringAddress(ring.used),
-      available: this.#ringAddress(ring.available),
-      log: 0n,
+    const inBand = this.negotiated("INBAND_NOTIFICATIONS");
+    const queue = new DriverQueue(index, ring, this.#reactor, {
+      resubmit: options.resubmit,
+      kickInBand: inBand ? () => this.#kickInBand(queue) : undefined,
     });
-    await this.request("SET_VRING_ERR", which, [queue.error]);
-    await this.request("SET_VRING_CALL", which, [queue.call]);
-    await this.request("SET_VRING_KICK", which, [queue.kick]);
-    if (has(this.features, ringFeatures.PROTOCOL_FEATURES)) {
-      await this.request("SET_VRING_ENABLE", { index, num: 1 });
+    try {
+      await this.startRing(queue);
+    } catch (error) {
+      queue.close(error as Error);
+      throw error;
     }
     return queue;
   }
 
-  /** Ring addresses are this process's, or the guest's (vhost-user, "Ring addresses"); our IOMMU maps one to one. */
-  #ringAddress({ guestAddress, userAddress }: Piece): bigint {
-    const guest = this.negotiated("GPA_ADDRESSES") || has(this.features, ringFeatures.ACCESS_PLATFORM);
-    return guest ? BigInt(guestAddress) : userAddress;
+  #kickInBand(queue: DriverQueue): void {
+    // A new back-end looks at the ring anyway, and that the connection has ended is told elsewhere.
+    if (!this.connected || this.#rings.get(queue.index) !== queue) return;
+    const { index } = queue;
+    this.#session.request("VRING_KICK", { index, num: 0 }).catch((error) => {
+      if (this.connected && !this.#session.ended) queue.fail(error);
+    });
+  }
+
+  /** Stops a ring of {@link startQueue}: the back-end finishes what it has. Returns the position that it has come to. */
+  async stopQueue(queue: DriverQueue): Promise<number> {
+    const base = await this.stopRing(queue.index);
+    queue.collect();
+    queue.close();
+    return base;
+  }
+
+  /**
+   * Brings the device back to the state at power-on (RESET_DEVICE). Memory stays shared; rings are gone, and requests in
+   * flight fail.
+   */
+  async resetDevice(): Promise<void> {
+    await this.#ask(async (session) => {
+      await session.request("RESET_DEVICE", undefined);
+      this.#driverOk = false;
+      this.#config.reset();
+      this.#endRings(new Error("the device was reset"));
+      await session.acceptFeatures();
+    });
   }
 
   /** Tells the back-end that the driver is up, after all rings were started. */
   async driverOk(): Promise<void> {
-    if (!this.negotiated("STATUS")) return;
-    const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = DeviceStatus;
-    await this.request("SET_STATUS", BigInt(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK));
+    this.#driverOk = true;
+    await this.#apply((session) => this.#sendDriverOk(session));
   }
 
-  /** Stops a ring: the back-end finishes what it has. Returns the position from which it would go on. */
-  async stopQueue(queue: DriverQueue): Promise<number> {
-    const { value } = await this.request("GET_VRING_BASE", { index: queue.index, num: 0 });
-    queue.collect();
-    this.#queues.delete(queue);
-    queue.close();
-    return value.num;
+  async #sendDriverOk(session: FrontEndSession): Promise<void> {
+    const { ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK } = DeviceStatus;
+    if (this.#driverOk) await session.setStatus(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
   }
 
   /** Reads a part of the configuration space. */
   async readConfig(offset: number, length: number): Promise<Uint8Array> {
-    const { value } = await this.request("GET_CONFIG", { offset, flags: 0, data: new Uint8Array(length) });
-    return value.data;
+    return await this.#ask(async (session) => {
+      const data = await readConfig(session, offset, length);
+      this.#config.read(offset, data);
+      return data;
+    });
   }
 
   /** Writes a part of the configuration space. */
   async writeConfig(offset: number, data: Uint8Array): Promise<void> {
-    await this.request("SET_CONFIG", { offset, flags: 0, data });
+    const config = { offset, flags: 0, data };
+    await this.#ask(async (session) => void await session.request("SET_CONFIG", config));
+    this.#config.written(config);
   }
 
   /** Ends the connection; requests in flight fail. Shared memory stays the caller's. */
   close(): void {
-    this.#requester.end();
+    this.#finish(undefined, new Error("the connection with the back-end has ended: it was closed here"));
   }
 
-  #end(error: unknown): void {
-    this.#channel?.end();
-    for (const queue of this.#queues) queue.close(new Error("the connection with the back-end has ended"));
-    this.#queues.clear();
+  #finish(error: unknown, reason: Error): void {
+    if (this.#over !== undefined) return;
+    this.#over = reason;
+    this.#absence?.backOff.stop();
+    this.#attempt?.end(error);
+    this.#session.end(error);
+    this.#endRings(reason);
+    this.#inflight?.close();
+    this.#inflight = undefined;
     this.onEnd(error);
   }
+
+  #endRings(reason: Error): void {
+    for (const ring of this.#rings.values()) ring.close?.(reason);
+    this.#rings.clear();
+  }
+
+  /** A connection has ended. */
+  #lost(session: FrontEndSession, error: unknown): void {
+    if (session !== this.#session || this.#over !== undefined || this.#absence !== undefined) return;
+    const { reconnect } = this.#options;
+    if (reconnect === undefined) {
+      const reason = new Error("the connection with the back-end has ended");
+      reason.cause = error;
+      return this.#finish(error, reason);
+    }
+    const { firstDelay = 10, longestDelay = 1000, patience = Infinity } = reconnect;
+    // One that came and went at once is not worth hurrying for.
+    const lasted = performance.now() - this.#connectedAt > longestDelay;
+    this.#delay = lasted || this.#delay === 0 ? firstDelay : Math.min(2 * this.#delay, longestDelay);
+    let last = error;
+    const backOff = new BackOff({ firstDelay, longestDelay, patience }, this.#delay, () => {
+      const gone = new BackendGoneError(patience, last);
+      this.#finish(gone, gone);
+    });
+    const end = this.#reconnect(backOff, (failure) => last = failure);
+    this.#absence = { backOff, end };
+    this.onDisconnect(error);
+  }
+
+  /** Tries until there is a back-end that has been told everything, or it is no use. Never rejects. */
+  async #reconnect(backOff: BackOff, onFailure: (error: unknown) => void): Promise<void> {
+    const { features, protocolFeatures } = this.#session;
+    while (!backOff.over) {
+      await backOff.wait();
+      if (backOff.over) return;
+      let session: FrontEndSession | undefined;
+      try {
+        session = this.#attempt = this.#open();
+        await session.negotiate({ features, protocolFeatures, all: true });
+        await this.#replay(session);
+        if (!backOff.over) this.#arrived(session, backOff);
+      } catch (error) {
+        onFailure(error);
+        if (backOff.over) return;
+        // Who has not answered may do so next time; who has answered no will do so again.
+        if (session?.ended === false) return this.#finish(error, error as Error);
+      }
+    }
+  }
+
+  #arrived(session: FrontEndSession, backOff: BackOff): void {
+    backOff.stop();
+    this.#session = session;
+    this.#attempt = this.#absence = undefined;
+    // What was added since the ring was started has not been heard of.
+    for (const ring of this.#rings.values()) ring.connected?.();
+    this.onReconnect();
+  }
+
+  /** Tells a new back-end everything. */
+  async #replay(session: FrontEndSession): Promise<void> {
+    for (const config of this.#config.writes) await session.request("SET_CONFIG", config);
+    await this.#memory.replay(session);
+    await this.#inflight?.give(session);
+    for (const ring of this.#rings.values()) {
+      ring.resume?.(this.#inflight?.covers(ring.index, ring.size) ?? false);
+      await startRing(session, ring);
+    }
+    await this.#sendDriverOk(session);
+    const { range } = this.#config;
+    if (range !== undefined) {
+      const data = await readConfig(session, range.offset, range.length);
+      if (this.#config.read(range.offset, data)) this.onConfigChange();
+    }
+  }
+}
+
+/** GET_CONFIG; back-ends say failure by leaving the bytes out. */
+async function readConfig(session: FrontEndSession, offset: number, length: number): Promise<Uint8Array> {
+  const { value } = await session.request("GET_CONFIG", { offset, flags: 0, data: new Uint8Array(length) });
+  if (value.data.length !== length) {
+    throw new ProtocolError("GET_CONFIG", `expected ${length} bytes, got ${value.data.length}`);
+  }
+  return value.data;
 }

@@ -106,10 +106,11 @@ export class BlkDriver {
     try {
       const config = blkConfig.decode(await frontEnd.readConfig(0, blkConfig.size));
       await frontEnd.shareMemory(memory);
+      if (options.reconnect !== undefined) await frontEnd.recordInflight(numQueues, queueSize);
       const queues: DriverQueue[] = [];
-      for (let i = 0; i < numQueues; i++) {
-        queues.push(await frontEnd.startQueue(i, memory, { size: queueSize, tableSize: indirect ? 4 : 0 }));
-      }
+      // A read, write, flush or discard that is carried out twice has done no more than once.
+      const queueOptions = { size: queueSize, tableSize: indirect ? 4 : 0, resubmit: true };
+      for (let i = 0; i < numQueues; i++) queues.push(await frontEnd.startQueue(i, memory, queueOptions));
       await frontEnd.driverOk();
       const slots = Array.from({ length: depth }, (): Slot => {
         const header = memory.allocate(HEADER_SIZE);
