@@ -253,9 +253,10 @@ export class BlkDriver {
     }), ({ data }) => new TextDecoder().decode(data.bytes.slice(0, ID_SIZE)).replace(/\0.*/s, ""));
   }
 
-  /** Stops the queues in order and disconnects. */
+  /** Stops the queues in order and disconnects; does not wait for a back-end that is away. */
   async close(): Promise<void> {
     try {
+      if (!this.frontEnd.connected) return;
       for (const queue of this.#queues) await this.frontEnd.stopQueue(queue);
     } finally {
       this.frontEnd.close();
