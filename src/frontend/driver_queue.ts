@@ -136,8 +136,9 @@ export class DriverQueue implements GuestRing {
     }
   }
 
-  /** A new back-end is at work; it may have missed that something was added. */
+  /** Device and driver are up. Each may have missed what the other has told before. */
   connected(): void {
+    this.collect();
     this.#ringUp();
   }
 

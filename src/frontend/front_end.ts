@@ -417,6 +417,7 @@ export class FrontEnd {
   async driverOk(): Promise<void> {
     this.#driverOk = true;
     await this.#apply((session) => this.#sendDriverOk(session));
+    for (const ring of this.#rings.values()) ring.connected?.();
   }
 
   async #sendDriverOk(session: FrontEndSession): Promise<void> {

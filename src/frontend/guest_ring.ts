@@ -45,7 +45,7 @@ export interface GuestRing {
    * @param recorded whether the new one finds in the in-flight buffer what the old one has taken and not returned
    */
   resume?(recorded: boolean): void;
-  /** The new back-end has been told everything. */
+  /** The back-end has been told everything: DRIVER_OK, or again after another. */
   connected?(): void;
   /** The front-end has ended; nobody will work on the ring any more. */
   close?(reason: Error): void;
