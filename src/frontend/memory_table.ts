@@ -25,11 +25,12 @@ export interface SharedRegion {
 
 /** What is shared, and how a session is told. */
 export class MemoryTable {
+  /** By guest address: the libraries of rust-vmm refuse a table that is not sorted. */
   readonly #regions: SharedRegion[] = [];
 
   /** Shares a region, in addition. */
   async add(session: FrontEndSession, region: SharedRegion): Promise<void> {
-    this.#regions.push(region);
+    this.#insert(region);
     try {
       if (slots(session)) await session.request("ADD_MEM_REG", wire(session, region), [region.fd]);
       else await this.#sendTable(session);
@@ -38,6 +39,11 @@ export class MemoryTable {
       if (!session.ended) this.#regions.splice(this.#regions.indexOf(region), 1);
       throw error;
     }
+  }
+
+  #insert(region: SharedRegion): void {
+    this.#regions.push(region);
+    this.#regions.sort((a, b) => a.guestAddress - b.guestAddress);
   }
 
   /** Takes a region away. */
@@ -83,7 +89,7 @@ export class MemoryTable {
    * @returns the region with the address that it has in the back-end
    */
   async addPostcopy(session: FrontEndSession, region: SharedRegion): Promise<MemoryRegion> {
-    this.#regions.push(region);
+    this.#insert(region);
     if (slots(session)) {
       const { value } = await session.exchange(
         "ADD_MEM_REG",
@@ -99,7 +105,7 @@ export class MemoryTable {
       this.#regions.map(({ fd }) => fd),
       frontendMessages.SET_MEM_TABLE.postcopyReply,
     );
-    return (value as readonly MemoryRegion[])[this.#regions.length - 1];
+    return (value as readonly MemoryRegion[])[this.#regions.indexOf(region)];
   }
 
   /** Tells the back-end that its addresses are known: from here on its page faults are resolved. */
