@@ -34,7 +34,7 @@ export class LostRequestError extends Error {
   /** The error's class name. */
   override readonly name = "LostRequestError";
 
-  /** @param index of the ring */
+  /** Names the ring. */
   constructor(index: number) {
     super(
       `ring ${index}: the back-end died with this request, which may have been carried out or not ` +

@@ -19,7 +19,7 @@ export class BackendGoneError extends Error {
   /** The error's class name. */
   override readonly name = "BackendGoneError";
 
-  /** @param cause of the last attempt's failure */
+  /** Says how long it was, and what the last attempt has failed for. */
   constructor(patience: number, cause: unknown) {
     const why = cause instanceof Error ? `: ${cause.message}` : "";
     super(`the back-end has not come back within ${patience} ms${why}`);

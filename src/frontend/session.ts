@@ -45,7 +45,7 @@ export class LostFeaturesError extends Error {
   /** The error's class name. */
   override readonly name = "LostFeaturesError";
 
-  /** @param lost in words */
+  /** Names what is lost. */
   constructor(lost: string) {
     super(`the back-end that has come back lacks what is in use: ${lost}`);
   }

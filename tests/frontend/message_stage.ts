@@ -1,8 +1,13 @@
 import { close, fileStatus } from "../../ffi/fd.ts";
 import { memoryFile } from "../../ffi/mapping.ts";
 import { defineDevice, type Device, type FrontEndLink } from "../../mod.ts";
-import { FrontEnd, type FrontEndOptions, Reply, SharedMemory } from "../../src/frontend/mod.ts";
-import type { DriverQueue } from "../../src/frontend/mod.ts";
+import {
+  type DriverQueue,
+  type FrontEnd,
+  type FrontEndOptions,
+  Reply,
+  type SharedMemory,
+} from "../../src/frontend/mod.ts";
 import { mask, protocolFeatures, ringFeatures } from "../../src/protocol/mod.ts";
 import { echoDevice } from "../features/echo.ts";
 import { Scene } from "../session/scene.ts";
