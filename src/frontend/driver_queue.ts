@@ -184,10 +184,14 @@ export class DriverQueue implements GuestRing {
    * Takes what a back-end that is gone has returned. What it has not, the next one finds in the in-flight buffer; where
    * nobody has recorded it, the ring starts anew, and the requests are in it again or fail.
    */
-  resume(recorded: boolean): void {
-    if (this.#failed !== undefined) return;
-    this.collect();
-    if (recorded || this.#failed !== undefined) return;
+  resume(recorded: boolean): boolean {
+    if (this.#failed === undefined) this.collect();
+    if (this.#failed !== undefined) return false;
+    if (!recorded) this.#startAnew();
+    return true;
+  }
+
+  #startAnew(): void {
     const lost = [...this.#waiting.values()];
     this.#waiting.clear();
     this.ring.reset();

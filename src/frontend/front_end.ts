@@ -120,8 +120,8 @@ export class FrontEnd {
   readonly #memory = new MemoryTable();
   readonly #config = new ConfigMemory();
   readonly #rings = new Map<number, GuestRing>();
-  /** Rings that the in-flight buffer was used with: it knows where they stand. */
-  readonly #recordedRings = new Set<number>();
+  /** Where the rings stand by the in-flight buffer, as far as it was used with them: known when they are stopped. */
+  readonly #recordedRings = new Map<number, number | undefined>();
   #inflight: RecordedInflight | undefined;
   /** The connection; the one that has ended while there is none. */
   #session: FrontEndSession;
@@ -319,9 +319,10 @@ export class FrontEnd {
     await inflight.give(session);
   }
 
-  /** A buffer that has seen the ring before has something to say about it, which is not true of a new ring. */
-  async #freshInflight(session: FrontEndSession, index: number): Promise<void> {
+  /** The buffer knows where a ring was stopped; for one that starts anew there must be another. */
+  async #freshInflight(session: FrontEndSession, { index, base }: GuestRing): Promise<void> {
     if (this.#inflight === undefined || !this.#recordedRings.has(index)) return;
+    if (this.#recordedRings.get(index) === base) return;
     if (this.#rings.size > 0) {
       throw new Error(`ring ${index} was used before: stop the other rings, so that records can start anew`);
     }
@@ -337,10 +338,10 @@ export class FrontEnd {
   async startRing(ring: GuestRing): Promise<void> {
     const { index } = ring;
     if (this.#rings.has(index)) throw new Error(`ring ${index} is started already`);
-    await this.#ask((session) => this.#freshInflight(session, index));
+    await this.#ask((session) => this.#freshInflight(session, ring));
     await this.#apply(async (session) => {
       this.#rings.set(index, ring);
-      if (this.#inflight?.covers(index, ring.size)) this.#recordedRings.add(index);
+      if (this.#inflight?.covers(index, ring.size)) this.#recordedRings.set(index, undefined);
       try {
         await startRing(session, ring);
       } catch (error) {
@@ -355,6 +356,7 @@ export class FrontEnd {
     return await this.#ask(async (session) => {
       const base = await stopRing(session, index);
       this.#rings.delete(index);
+      if (this.#recordedRings.has(index)) this.#recordedRings.set(index, base);
       return base;
     });
   }
@@ -522,8 +524,8 @@ export class FrontEnd {
     await this.#memory.replay(session);
     await this.#inflight?.give(session);
     for (const ring of this.#rings.values()) {
-      ring.resume?.(this.#inflight?.covers(ring.index, ring.size) ?? false);
-      await startRing(session, ring);
+      const recorded = this.#inflight?.covers(ring.index, ring.size) ?? false;
+      if (ring.resume?.(recorded) !== false) await startRing(session, ring);
     }
     await this.#sendDriverOk(session);
     const { range } = this.#config;

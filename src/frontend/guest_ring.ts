@@ -43,8 +43,9 @@ export interface GuestRing {
    * A back-end has gone, and another is about to take the ring over; none touches it now.
    *
    * @param recorded whether the new one finds in the in-flight buffer what the old one has taken and not returned
+   * @returns whether it is to be started again: not when it is broken
    */
-  resume?(recorded: boolean): void;
+  resume?(recorded: boolean): boolean;
   /** The back-end has been told everything: DRIVER_OK, or again after another. */
   connected?(): void;
   /** The front-end has ended; nobody will work on the ring any more. */

@@ -6,6 +6,7 @@ import type { Chain, Device } from "../../mod.ts";
 import {
   BackendGoneError,
   FrontEnd,
+  type GuestRing,
   LostFeaturesError,
   LostRequestError,
   type SharedMemory,
@@ -303,6 +304,26 @@ test("kicks, calls and errors by messages come back, too", LIMIT, async (t) => {
   await stand.log.problem(/not in guest memory/);
 });
 
+test("a ring that is broken is not started again; the others are", LIMIT, async (t) => {
+  const stand = new Stand(t);
+  const queues = [0, 1].map(() => (chain: Chain) => chain.write(chain.read()));
+  await stand.serve(echoDevice({ queues }));
+  const frontEnd = await stand.frontEnd();
+  const memory = stand.memory();
+  await frontEnd.shareMemory(memory);
+  await frontEnd.recordInflight(2, 8);
+  const broken = await frontEnd.startQueue(0, memory, { size: 8 });
+  const whole = await frontEnd.startQueue(1, memory, { size: 8 });
+  await assert.rejects(broken.request([{ guestAddress: 0x7000_0000, length: 4 }], []), /broken/);
+  await stand.log.problem(/not in guest memory/);
+  const back = next(frontEnd, "onReconnect");
+  await stand.serve(echoDevice({ queues }));
+  await back;
+  await echo(whole, memory, 1);
+  await assert.rejects(echo(broken, memory, 1), /ring 0 broken/);
+  assert.deepEqual(stand.log.problems, []);
+});
+
 test("records of requests start anew with a ring", LIMIT, async (t) => {
   const stand = new Stand(t);
   await stand.serve(echoDevice({ queues: [0, 1].map(() => (chain: Chain) => chain.write(chain.read())) }));
@@ -330,7 +351,8 @@ test("a ring of somebody else goes on from its used index", LIMIT, async (t) => 
   // What a guest's driver does, and what the monitor sees of it.
   const driver = new SplitDriverRing(memory, { size: 8, eventIdx: false });
   const used = new DataView(driver.used.bytes.buffer, driver.used.bytes.byteOffset);
-  await frontEnd.startRing({
+  await frontEnd.recordInflight(1, 8);
+  const ring: GuestRing = {
     index: 0,
     size: 8,
     descriptor: driver.descriptor,
@@ -342,7 +364,8 @@ test("a ring of somebody else goes on from its used index", LIMIT, async (t) => 
     get base() {
       return used.getUint16(2, true);
     },
-  });
+  };
+  await frontEnd.startRing(ring);
   const turn = async (): Promise<void> => {
     const { guestAddress } = memory.allocate(8);
     const head = driver.add([{ guestAddress, length: 4 }], [{ guestAddress: guestAddress + 4, length: 4 }]);
@@ -356,6 +379,10 @@ test("a ring of somebody else goes on from its used index", LIMIT, async (t) => 
   await back;
   for (let i = 0; i < 5; i++) await turn();
   assert.equal(await frontEnd.stopRing(0), 10);
+  // As when a machine is paused, and goes on.
+  await frontEnd.startRing(ring);
+  for (let i = 0; i < 5; i++) await turn();
+  assert.equal(await frontEnd.stopRing(0), 15);
 });
 
 test("without reconnection a front-end ends with its back-end", LIMIT, async (t) => {
