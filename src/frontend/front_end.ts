@@ -7,16 +7,8 @@
 import { Reactor } from "../../ffi/reactor.ts";
 import { connect } from "../../ffi/socket.ts";
 import { ProtocolError } from "../protocol/error.ts";
-import {
-  DeviceStatus,
-  has,
-  mask,
-  type ProtocolFeature,
-  protocolFeatures,
-  ringFeatures,
-} from "../protocol/features.ts";
+import { DeviceStatus, has, type ProtocolFeature, ringFeatures } from "../protocol/features.ts";
 import type {
-  backendMessages,
   DescriptorsOf,
   FrontendMessage,
   frontendMessages,
@@ -24,80 +16,19 @@ import type {
   ReplyOf,
 } from "../protocol/messages.ts";
 import type { MemoryRegion } from "../protocol/payloads.ts";
-import type { Connection, Tap } from "../transport/connection.ts";
+import type { Connection } from "../transport/connection.ts";
 import type { Answer } from "../transport/requester.ts";
-import type { Handlers } from "../transport/responder.ts";
 import { ConfigMemory } from "./config_memory.ts";
 import { DriverQueue } from "./driver_queue.ts";
 import type { GuestRing } from "./guest_ring.ts";
+import { Link } from "./link.ts";
 import { MemoryTable, type SharedRegion } from "./memory_table.ts";
+import { type FrontEndOptions, type QueueOptions, wishesOf } from "./options.ts";
 import { PackedDriverRing } from "./packed_driver_ring.ts";
-import { BackendGoneError, BackOff, type ReconnectOptions } from "./reconnect.ts";
-import { RecordedInflight } from "./recorded_inflight.ts";
-import { startRing, stopRing } from "./ring_start.ts";
+import { RingTable } from "./ring_table.ts";
 import { FrontEndSession } from "./session.ts";
 import type { SharedMemory } from "./shared_memory.ts";
 import { SplitDriverRing } from "./split_driver_ring.ts";
-
-/**
- * Features of the ring that this front-end takes when they are offered. It also understands IN_ORDER, but that makes what is
- * done wait for what is not: who wants it says so ({@link FrontEndOptions.deviceFeatures}).
- */
-const KNOWN_RING_FEATURES = mask(
-  ringFeatures.INDIRECT_DESC,
-  ringFeatures.EVENT_IDX,
-  ringFeatures.PROTOCOL_FEATURES,
-  ringFeatures.VERSION_1,
-  ringFeatures.RING_PACKED,
-);
-
-/** Protocol features that this front-end takes when they are offered. */
-const KNOWN_PROTOCOL_FEATURES = mask(
-  protocolFeatures.MQ,
-  protocolFeatures.REPLY_ACK,
-  protocolFeatures.BACKEND_REQ,
-  protocolFeatures.CONFIG,
-  protocolFeatures.INFLIGHT_SHMFD,
-  protocolFeatures.RESET_DEVICE,
-  protocolFeatures.CONFIGURE_MEM_SLOTS,
-  protocolFeatures.STATUS,
-);
-
-/** How a front-end presents itself. */
-export interface FrontEndOptions {
-  /** Features of the device type to accept when they are offered. None by default. */
-  readonly deviceFeatures?: bigint;
-  /** Further protocol features to accept when they are offered, by whoever sends and serves their messages. */
-  readonly protocolFeatures?: bigint;
-  /** Features of the ring not to accept. */
-  readonly withoutFeatures?: bigint;
-  /** Protocol features not to accept. */
-  readonly withoutProtocolFeatures?: bigint;
-  /**
-   * Serves the messages of the back-end channel. A message without a handler is answered as failed, but for
-   * CONFIG_CHANGE_MSG ({@link FrontEnd.onConfigChange}), VRING_CALL and VRING_ERR (the rings themselves).
-   */
-  readonly channel?: Handlers<typeof backendMessages>;
-  /** Called with every message that crosses the connection. */
-  readonly tap?: Tap;
-  /** Connects again when the connection has ended, and goes on where that was. Not by default. */
-  readonly reconnect?: ReconnectOptions;
-  /** Waiting; the process's reactor by default. */
-  readonly reactor?: Reactor;
-}
-
-/** How a ring is set up that this process drives. */
-export interface QueueOptions {
-  /** Entries, a power of two unless RING_PACKED was negotiated; 128 by default. */
-  readonly size?: number;
-  /** Most descriptors of a request, when each is to have a table of its own (INDIRECT_DESC). */
-  readonly tableSize?: number;
-  /**
-   * Whether requests may be carried out twice, see {@link DriverQueueOptions.resubmit}: so it is with those of a disk, not
-   * with those of a file system or a stream. No by default.
-   */
-  readonly resubmit?: boolean;
-}
 
 /**
  * A front-end: what a virtual machine monitor is to a back-end. It remembers what it has told the back-end, so that it can
@@ -119,26 +50,28 @@ export class FrontEnd {
   readonly #reactor: Reactor;
   readonly #memory = new MemoryTable();
   readonly #config = new ConfigMemory();
-  readonly #rings = new Map<number, GuestRing>();
-  /** Where the rings stand by the in-flight buffer, as far as it was used with them: known when they are stopped. */
-  readonly #recordedRings = new Map<number, number | undefined>();
-  #inflight: RecordedInflight | undefined;
-  /** The connection; the one that has ended while there is none. */
-  #session: FrontEndSession;
-  /** A connection to a new back-end, which has not been told everything. */
-  #attempt: FrontEndSession | undefined;
+  readonly #rings = new RingTable();
+  readonly #link: Link;
   #driverOk = false;
-  /** Why it has ended. */
-  #over: Error | undefined;
-  #absence: { readonly backOff: BackOff; readonly end: Promise<void> } | undefined;
-  #delay = 0;
-  #connectedAt = 0;
 
   private constructor(dial: () => number, options: FrontEndOptions) {
     this.#dial = dial;
     this.#options = options;
     this.#reactor = options.reactor ?? Reactor.shared();
-    this.#session = this.#open();
+    this.#link = new Link(options.reconnect, {
+      open: () => this.#open(),
+      replay: (session) => this.#replay(session),
+      onDisconnect: (error) => this.onDisconnect(error),
+      onReconnect: () => {
+        this.#rings.connected();
+        this.onReconnect();
+      },
+      onOver: (error, reason) => {
+        this.#rings.close(reason);
+        this.onEnd(error);
+      },
+      onMistake: (error) => this.#reactor.onError(error),
+    });
   }
 
   /**
@@ -158,14 +91,8 @@ export class FrontEnd {
    */
   static async dial(socket: () => number, options: FrontEndOptions = {}): Promise<FrontEnd> {
     const frontEnd = new FrontEnd(socket, options);
-    const { deviceFeatures = 0n, withoutFeatures = 0n, withoutProtocolFeatures = 0n } = options;
-    const known = KNOWN_PROTOCOL_FEATURES | (options.protocolFeatures ?? 0n);
     try {
-      await frontEnd.#session.negotiate({
-        features: (KNOWN_RING_FEATURES | deviceFeatures) & ~withoutFeatures,
-        protocolFeatures: known & ~withoutProtocolFeatures,
-        all: false,
-      });
+      await frontEnd.#link.session.negotiate(wishesOf(options));
     } catch (error) {
       frontEnd.close();
       throw error;
@@ -174,7 +101,7 @@ export class FrontEnd {
   }
 
   #open(): FrontEndSession {
-    const session = new FrontEndSession(this.#dial(), {
+    return new FrontEndSession(this.#dial(), {
       reactor: this.#reactor,
       tap: this.#options.tap,
       channel: {
@@ -184,35 +111,33 @@ export class FrontEnd {
         ...this.#options.channel,
       },
       onChannelFailure: (error) => this.onChannelFailure(error),
-      onEnd: (session, error) => this.#lost(session, error),
+      onEnd: (session, error) => this.#link.lost(session, error),
     });
-    this.#connectedAt = performance.now();
-    return session;
   }
 
   /** Features accepted by both sides, of ring and device. */
   get features(): bigint {
-    return this.#session.features;
+    return this.#link.session.features;
   }
 
   /** Protocol features accepted by both sides. */
   get protocolFeatures(): bigint {
-    return this.#session.protocolFeatures;
+    return this.#link.session.protocolFeatures;
   }
 
   /** The connection, for what the methods do not cover. There is another after {@link onReconnect}. */
   get connection(): Connection {
-    return this.#session.connection;
+    return this.#link.session.connection;
   }
 
   /** Whether there is a connection, and a back-end that has been told everything. */
   get connected(): boolean {
-    return this.#over === undefined && this.#absence === undefined;
+    return this.#link.up;
   }
 
   /** Whether a protocol feature was negotiated. */
   negotiated(feature: ProtocolFeature): boolean {
-    return this.#session.negotiated(feature);
+    return this.#link.session.negotiated(feature);
   }
 
   /**
@@ -234,50 +159,18 @@ export class FrontEnd {
     ...descriptors: DescriptorsOf<(typeof frontendMessages)[K]>
   ): Promise<Answer<ReplyOf<(typeof frontendMessages)[K]>>> {
     // At once, where that can be: messages are sent in the order of the calls.
-    if (this.connected) return this.#session.request(name, payload, ...descriptors);
-    return this.#ready().then((session) => session.request(name, payload, ...descriptors));
-  }
-
-  /** The session, as soon as its back-end has been told everything. */
-  async #ready(): Promise<FrontEndSession> {
-    await this.#absence?.end;
-    if (this.#over !== undefined) throw this.#over;
-    return this.#session;
-  }
-
-  /**
-   * Does something that a new back-end would be told as well: when the connection ends in the middle, that counts.
-   */
-  async #apply(what: (session: FrontEndSession) => Promise<void>): Promise<void> {
-    const session = await this.#ready();
-    try {
-      await what(session);
-    } catch (error) {
-      if (!session.ended || this.#absence === undefined) throw error;
-      await this.#ready();
-    }
-  }
-
-  /** Does something that has an answer: when the connection ends in the middle, the next back-end is asked. */
-  async #ask<T>(what: (session: FrontEndSession) => Promise<T>): Promise<T> {
-    for (;;) {
-      const session = await this.#ready();
-      try {
-        return await what(session);
-      } catch (error) {
-        if (!session.ended || this.#absence === undefined) throw error;
-      }
-    }
+    if (this.connected) return this.#link.session.request(name, payload, ...descriptors);
+    return this.#link.ready().then((session) => session.request(name, payload, ...descriptors));
   }
 
   /** Shares memory, in addition to what is shared already. The file and the mapping stay the caller's. */
   async shareMemory(memory: SharedRegion): Promise<void> {
-    await this.#apply((session) => this.#memory.add(session, memory));
+    await this.#link.apply((session) => this.#memory.add(session, memory));
   }
 
   /** Ends {@link shareMemory}. No ring and no request may still use it. */
   async unshareMemory(memory: SharedRegion): Promise<void> {
-    await this.#apply((session) => this.#memory.remove(session, memory));
+    await this.#link.apply((session) => this.#memory.remove(session, memory));
   }
 
   /**
@@ -287,12 +180,12 @@ export class FrontEnd {
    * @returns the region with the address that it has in the back-end: page faults are reported there
    */
   async shareMemoryPostcopy(memory: SharedRegion): Promise<MemoryRegion> {
-    return await this.#memory.addPostcopy(await this.#ready(), memory);
+    return await this.#memory.addPostcopy(await this.#link.ready(), memory);
   }
 
   /** Tells the back-end that its addresses are known: from here on its page faults are resolved. */
   async acknowledgePostcopy(): Promise<void> {
-    await this.#memory.acknowledgePostcopy(await this.#ready());
+    await this.#memory.acknowledgePostcopy(await this.#link.ready());
   }
 
   /**
@@ -306,27 +199,8 @@ export class FrontEnd {
    */
   async recordInflight(numQueues: number, queueSize: number): Promise<boolean> {
     if (!this.negotiated("INFLIGHT_SHMFD")) return false;
-    await this.#ask(async (session) => {
-      await this.#replaceInflight(session, await RecordedInflight.make(session, numQueues, queueSize));
-    });
+    await this.#link.ask((session) => this.#rings.record(session, numQueues, queueSize));
     return true;
-  }
-
-  async #replaceInflight(session: FrontEndSession, inflight: RecordedInflight): Promise<void> {
-    this.#inflight?.close();
-    this.#inflight = inflight;
-    this.#recordedRings.clear();
-    await inflight.give(session);
-  }
-
-  /** The buffer knows where a ring was stopped; for one that starts anew there must be another. */
-  async #freshInflight(session: FrontEndSession, { index, base }: GuestRing): Promise<void> {
-    if (this.#inflight === undefined || !this.#recordedRings.has(index)) return;
-    if (this.#recordedRings.get(index) === base) return;
-    if (this.#rings.size > 0) {
-      throw new Error(`ring ${index} was used before: stop the other rings, so that records can start anew`);
-    }
-    await this.#replaceInflight(session, await this.#inflight.renew(session));
   }
 
   /**
@@ -336,29 +210,13 @@ export class FrontEnd {
    * @throws {ProtocolError} when the back-end refuses it
    */
   async startRing(ring: GuestRing): Promise<void> {
-    const { index } = ring;
-    if (this.#rings.has(index)) throw new Error(`ring ${index} is started already`);
-    await this.#ask((session) => this.#freshInflight(session, ring));
-    await this.#apply(async (session) => {
-      this.#rings.set(index, ring);
-      if (this.#inflight?.covers(index, ring.size)) this.#recordedRings.set(index, undefined);
-      try {
-        await startRing(session, ring);
-      } catch (error) {
-        if (!session.ended) this.#rings.delete(index);
-        throw error;
-      }
-    });
+    await this.#link.ask((session) => this.#rings.prepare(session, ring));
+    await this.#link.apply((session) => this.#rings.start(session, ring));
   }
 
   /** Stops a ring: the back-end finishes what it has. Returns the position from which it would go on. */
   async stopRing(index: number): Promise<number> {
-    return await this.#ask(async (session) => {
-      const base = await stopRing(session, index);
-      this.#rings.delete(index);
-      if (this.#recordedRings.has(index)) this.#recordedRings.set(index, base);
-      return base;
-    });
+    return await this.#link.ask((session) => this.#rings.stop(session, index));
   }
 
   /** Lays a ring out in shared memory, and starts it. */
@@ -388,8 +246,8 @@ export class FrontEnd {
     // A new back-end looks at the ring anyway, and that the connection has ended is told elsewhere.
     if (!this.connected || this.#rings.get(queue.index) !== queue) return;
     const { index } = queue;
-    this.#session.request("VRING_KICK", { index, num: 0 }).catch((error) => {
-      if (this.connected && !this.#session.ended) queue.fail(error);
+    this.#link.session.request("VRING_KICK", { index, num: 0 }).catch((error) => {
+      if (this.connected && !this.#link.session.ended) queue.fail(error);
     });
   }
 
@@ -406,11 +264,11 @@ export class FrontEnd {
    * flight fail.
    */
   async resetDevice(): Promise<void> {
-    await this.#ask(async (session) => {
+    await this.#link.ask(async (session) => {
       await session.request("RESET_DEVICE", undefined);
       this.#driverOk = false;
       this.#config.reset();
-      this.#endRings(new Error("the device was reset"));
+      this.#rings.end(new Error("the device was reset"));
       await session.acceptFeatures();
     });
   }
@@ -418,8 +276,8 @@ export class FrontEnd {
   /** Tells the back-end that the driver is up, after all rings were started. */
   async driverOk(): Promise<void> {
     this.#driverOk = true;
-    await this.#apply((session) => this.#sendDriverOk(session));
-    for (const ring of this.#rings.values()) ring.connected?.();
+    await this.#link.apply((session) => this.#sendDriverOk(session));
+    this.#rings.connected();
   }
 
   async #sendDriverOk(session: FrontEndSession): Promise<void> {
@@ -429,7 +287,7 @@ export class FrontEnd {
 
   /** Reads a part of the configuration space. */
   async readConfig(offset: number, length: number): Promise<Uint8Array> {
-    return await this.#ask(async (session) => {
+    return await this.#link.ask(async (session) => {
       const data = await readConfig(session, offset, length);
       this.#config.read(offset, data);
       return data;
@@ -439,100 +297,25 @@ export class FrontEnd {
   /** Writes a part of the configuration space. */
   async writeConfig(offset: number, data: Uint8Array): Promise<void> {
     const config = { offset, flags: 0, data };
-    await this.#ask(async (session) => void await session.request("SET_CONFIG", config));
+    await this.#link.ask(async (session) => void await session.request("SET_CONFIG", config));
     this.#config.written(config);
   }
 
   /** Ends the connection; requests in flight fail. Shared memory stays the caller's. */
   close(): void {
-    this.#finish(undefined, new Error("the connection with the back-end has ended: it was closed here"));
-  }
-
-  #finish(error: unknown, reason: Error): void {
-    if (this.#over !== undefined) return;
-    this.#over = reason;
-    this.#absence?.backOff.stop();
-    this.#attempt?.end(error);
-    this.#session.end(error);
-    this.#endRings(reason);
-    this.#inflight?.close();
-    this.#inflight = undefined;
-    this.onEnd(error);
-  }
-
-  #endRings(reason: Error): void {
-    for (const ring of this.#rings.values()) ring.close?.(reason);
-    this.#rings.clear();
-  }
-
-  /** A connection has ended. */
-  #lost(session: FrontEndSession, error: unknown): void {
-    if (session !== this.#session || this.#over !== undefined || this.#absence !== undefined) return;
-    const { reconnect } = this.#options;
-    if (reconnect === undefined) {
-      const reason = new Error("the connection with the back-end has ended");
-      reason.cause = error;
-      return this.#finish(error, reason);
-    }
-    const { firstDelay = 10, longestDelay = 1000, patience = Infinity } = reconnect;
-    // One that came and went at once is not worth hurrying for.
-    const lasted = performance.now() - this.#connectedAt > longestDelay;
-    this.#delay = lasted || this.#delay === 0 ? firstDelay : Math.min(2 * this.#delay, longestDelay);
-    let last = error;
-    const backOff = new BackOff({ firstDelay, longestDelay, patience }, this.#delay, () => {
-      const gone = new BackendGoneError(patience, last);
-      this.#finish(gone, gone);
-    });
-    const end = this.#reconnect(backOff, (failure) => last = failure);
-    this.#absence = { backOff, end };
-    this.onDisconnect(error);
-  }
-
-  /** Tries until there is a back-end that has been told everything, or it is no use. Never rejects. */
-  async #reconnect(backOff: BackOff, onFailure: (error: unknown) => void): Promise<void> {
-    const { features, protocolFeatures } = this.#session;
-    while (!backOff.over) {
-      await backOff.wait();
-      if (backOff.over) return;
-      let session: FrontEndSession | undefined;
-      try {
-        session = this.#attempt = this.#open();
-        await session.negotiate({ features, protocolFeatures, all: true });
-        await this.#replay(session);
-        if (!backOff.over) this.#arrived(session, backOff);
-      } catch (error) {
-        onFailure(error);
-        if (backOff.over) return;
-        // Who has not answered may do so next time; who has answered no will do so again.
-        if (session?.ended === false) return this.#finish(error, error as Error);
-      }
-    }
-  }
-
-  #arrived(session: FrontEndSession, backOff: BackOff): void {
-    backOff.stop();
-    this.#session = session;
-    this.#attempt = this.#absence = undefined;
-    // What was added since the ring was started has not been heard of.
-    for (const ring of this.#rings.values()) ring.connected?.();
-    this.onReconnect();
+    this.#link.end(undefined, new Error("the connection with the back-end has ended: it was closed here"));
   }
 
   /** Tells a new back-end everything. */
   async #replay(session: FrontEndSession): Promise<void> {
     for (const config of this.#config.writes) await session.request("SET_CONFIG", config);
     await this.#memory.replay(session);
-    await this.#inflight?.give(session);
-    for (const ring of this.#rings.values()) {
-      const recorded = this.#inflight?.covers(ring.index, ring.size) ?? false;
-      if (ring.resume?.(recorded) !== false) await startRing(session, ring);
-    }
+    await this.#rings.replay(session);
     await this.#sendDriverOk(session);
     const { range } = this.#config;
-    if (range !== undefined) {
-      const data = await readConfig(session, range.offset, range.length);
-      if (this.#config.read(range.offset, data)) this.onConfigChange();
-    }
+    if (range === undefined) return;
+    const data = await readConfig(session, range.offset, range.length);
+    if (this.#config.read(range.offset, data)) this.onConfigChange();
   }
 }
 

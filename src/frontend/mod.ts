@@ -10,6 +10,7 @@ export * from "./driver_ring.ts";
 export * from "./front_end.ts";
 export * from "./guest_ring.ts";
 export type { SharedRegion } from "./memory_table.ts";
+export type { FrontEndOptions, QueueOptions } from "./options.ts";
 export * from "./packed_driver_ring.ts";
 export { BackendGoneError, type ReconnectOptions } from "./reconnect.ts";
 export { LostFeaturesError } from "./session.ts";

@@ -18,7 +18,8 @@ import {
 } from "../devices/blk/layout.ts";
 import type { DriverQueue } from "../frontend/driver_queue.ts";
 import type { Buffer } from "../frontend/driver_ring.ts";
-import { FrontEnd, type FrontEndOptions } from "../frontend/front_end.ts";
+import { FrontEnd } from "../frontend/front_end.ts";
+import type { FrontEndOptions } from "../frontend/options.ts";
 import { type Piece, SharedMemory } from "../frontend/shared_memory.ts";
 import { mask } from "../protocol/features.ts";
 
