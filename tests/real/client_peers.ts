@@ -65,8 +65,8 @@ export function startPasst(scope: Scope): Promise<OtherBackend> {
 }
 
 /** A network that sends each frame back. */
-export function startTestpmd(scope: Scope): Promise<OtherBackend> {
-  const socket = join(tempDir(scope), "net.sock");
+export function startTestpmd(scope: Scope, folder: string = tempDir(scope)): Promise<OtherBackend> {
+  const socket = join(folder, "net.sock");
   const root = dirname(dirname(peerPath("testpmd")));
   const libraries = join(root, "lib/x86_64-linux-gnu");
   return start(scope, socket, peerPath("testpmd"), [

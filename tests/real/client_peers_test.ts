@@ -5,16 +5,18 @@ import { createServer, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { close } from "../../ffi/fd.ts";
+import { close, readBytes, setNonblocking } from "../../ffi/fd.ts";
 import { Mapping, memoryFile } from "../../ffi/mapping.ts";
 import { FrontEnd, type FrontEndOptions, SharedMemory } from "../../src/frontend/mod.ts";
 import { mask, protocolFeatures, ringFeatures } from "../../src/protocol/mod.ts";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
+import { pipe } from "../features/pipe.ts";
 import { Writers } from "../frontend/writers.ts";
 import { bytesOf, sameBytes } from "../session/scene.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
 import { MIB, newImage } from "../support/image.ts";
 import { realTest } from "../support/peers.ts";
+import type { Child } from "../support/process.ts";
 import { Qmp } from "../support/qmp.ts";
 import { Random } from "../support/random.ts";
 import { Fuse, packed, Packets } from "./client_devices.ts";
@@ -22,7 +24,8 @@ import { startPasst, startQsd, startTestpmd, startVirtiofsd, startVsock } from "
 
 // Our front-end in front of the back-ends of others.
 
-const { LOG_SHMFD, BACKEND_SEND_FD, CONFIGURE_MEM_SLOTS, REPLY_ACK } = protocolFeatures;
+const { LOG_SHMFD, BACKEND_SEND_FD, CONFIGURE_MEM_SLOTS, REPLY_ACK, RARP, MTU, DEVICE_STATE, PAGEFAULT } =
+  protocolFeatures;
 const { LOG_ALL, RING_PACKED, IN_ORDER } = ringFeatures;
 
 async function connected(scope: Scope, socket: string, options: FrontEndOptions = {}): Promise<FrontEnd> {
@@ -65,7 +68,7 @@ for (const withAcks of [true, false]) {
       const disk = await BlkDriver.connect(socket, {
         numQueues: 2,
         indirect: true,
-        protocolFeatures: mask(LOG_SHMFD, BACKEND_SEND_FD),
+        protocolFeatures: mask(LOG_SHMFD, BACKEND_SEND_FD, PAGEFAULT),
         deviceFeatures: (1n << 24n) - 1n | mask(LOG_ALL),
         withoutProtocolFeatures: withAcks ? 0n : mask(REPLY_ACK, CONFIGURE_MEM_SLOTS),
       });
@@ -103,6 +106,10 @@ for (const withAcks of [true, false]) {
       await frontEnd.request("SET_LOG_BASE", { size: 65536n, offset: 0n }, [log]);
       await disk.read(0, 4096);
       assert.ok(new Uint8Array(marks.buffer).some((byte) => byte !== 0), "what was read is marked");
+
+      const { fds } = await frontEnd.request("POSTCOPY_ADVISE", undefined);
+      assert.equal(fds.length, 1);
+      fds.close();
 
       // The other direction.
       let changed = false;
@@ -162,11 +169,12 @@ realTest("virtiofsd: a file is looked up and read", ["virtiofsd"], {}, async (t)
   const contents = bytesOf(7, 20_000);
   writeFileSync(join(folder, "hello.txt"), contents);
   const { child, socket } = await startVirtiofsd(t, folder);
-  const frontEnd = await connected(t, socket);
+  const frontEnd = await connected(t, socket, { protocolFeatures: mask(DEVICE_STATE) });
   const memory = memoryOf(t, MIB);
   await frontEnd.shareMemory(memory);
-  await frontEnd.startQueue(0, memory, { size: 64 });
-  const fuse = new Fuse(memory, await frontEnd.startQueue(1, memory, { size: 64 }));
+  const urgent = await frontEnd.startQueue(0, memory, { size: 64 });
+  const requests = await frontEnd.startQueue(1, memory, { size: 64 });
+  const fuse = new Fuse(memory, requests);
   await frontEnd.driverOk();
 
   const init = await fuse.call(
@@ -187,6 +195,21 @@ realTest("virtiofsd: a file is looked up and read", ["virtiofsd"], {}, async (t)
   );
   sameBytes(new Uint8Array(read.buffer), contents, "the file");
   await assert.rejects(fuse.call(1, 1n, new TextEncoder().encode("absent\0")), /error 2/);
+  for (const queue of [urgent, requests]) await frontEnd.stopQueue(queue);
+  const [out, into] = pipe();
+  onEnd(t, () => close(out));
+  const { value } = await frontEnd.request("SET_DEVICE_STATE_FD", { direction: 0, phase: 0 }, [into]);
+  close(into);
+  assert.equal(value.error, 0);
+  setNonblocking(out);
+  let state = 0;
+  await until("its state", () => {
+    const bytes = readBytes(out);
+    state += bytes?.length ?? 0;
+    return bytes?.length === 0;
+  });
+  assert.equal((await frontEnd.request("CHECK_DEVICE_STATE", undefined)).value, 0n);
+  assert.ok(state > 0, "it has a state");
   assert.equal(child.code, undefined);
 });
 
@@ -202,6 +225,35 @@ function frame(destination: readonly number[], type: number, payload: Uint8Array
   return bytes;
 }
 
+/** Our address as SEND_RARP has it. */
+function macAsNumber(): bigint {
+  return new DataView(Uint8Array.of(...OUR_MAC, 0, 0).buffer).getBigUint64(0, true);
+}
+
+/** Sends frames to a port until the first comes back: it may take a moment to come up, and drops frames until then. */
+async function untilUp(packets: Packets, child: Child): Promise<void> {
+  packets.received.length = 0;
+  for (let turn = 0; packets.received.length === 0; turn++) {
+    assert.ok(turn < 2000, `no frame comes back: ${child.output}`);
+    await packets.send(frame(OUR_MAC, 0x88b5, bytesOf(1, 60)));
+    await sleep(10);
+  }
+}
+
+/** Sends frames of all sizes, several at once, and waits until each has come back as it was. */
+async function exchange(packets: Packets, rounds: number): Promise<void> {
+  const same = (packet: Uint8Array, sent: Uint8Array): boolean =>
+    Buffer.compare(packet.subarray(NET_HEADER), sent.subarray(NET_HEADER)) === 0;
+  for (let round = 0; round < rounds; round++) {
+    const sent = Array.from({ length: 16 }, (_, i) => {
+      const seed = 16 * round + i;
+      return frame(OUR_MAC, 0x88b5, bytesOf(1000 + seed, 46 + seed % 1400));
+    });
+    await Promise.all(sent.map((each) => packets.send(each)));
+    for (const each of sent) await packets.until("a frame", (packet) => same(packet, each));
+  }
+}
+
 async function network(
   t: TestContext,
   socket: string,
@@ -210,15 +262,16 @@ async function network(
   const frontEnd = await connected(t, socket, options);
   const memory = memoryOf(t, 4 * MIB);
   await frontEnd.shareMemory(memory);
-  const receive = await frontEnd.startQueue(0, memory, { size: 256 });
-  const transmit = await frontEnd.startQueue(1, memory, { size: 256 });
+  // A frame that arrives twice does no harm.
+  const receive = await frontEnd.startQueue(0, memory, { size: 256, resubmit: true });
+  const transmit = await frontEnd.startQueue(1, memory, { size: 256, resubmit: true });
   await frontEnd.driverOk();
   return { frontEnd, packets: new Packets(memory, receive, transmit, 64, 2048) };
 }
 
 realTest("passt: the gateway answers ARP", ["passt"], {}, async (t) => {
   const { child, socket } = await startPasst(t);
-  const { packets } = await network(t, socket);
+  const { frontEnd, packets } = await network(t, socket, { protocolFeatures: mask(RARP) });
   const question = [0, 1, 8, 0, 6, 4, 0, 1, ...OUR_MAC, 10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2];
   await packets.send(frame(new Array(6).fill(0xff), 0x0806, Uint8Array.from(question)));
   const answer = await packets.until("the answer", (packet) => {
@@ -228,8 +281,50 @@ realTest("passt: the gateway answers ARP", ["passt"], {}, async (t) => {
   const arp = answer.subarray(NET_HEADER + 14);
   assert.deepEqual([...arp.subarray(14, 18)], [10, 0, 2, 2], "from the gateway");
   assert.deepEqual([...arp.subarray(18, 24)], OUR_MAC, "to us");
+  await frontEnd.request("SEND_RARP", macAsNumber());
   assert.equal(child.code, undefined);
 });
+
+/** What else DPDK understands. */
+async function dpdkMessages(scope: Scope, frontEnd: FrontEnd, packets: Packets): Promise<void> {
+  assert.equal((await frontEnd.request("GET_STATUS", undefined)).value, 15n);
+  await frontEnd.request("NET_SET_MTU", 1500n);
+  await frontEnd.request("SEND_RARP", macAsNumber());
+  // The frame that it makes of that reaches us with the next that it sends.
+  await exchange(packets, 1);
+  await packets.until(
+    "the RARP frame",
+    (packet) => packet[NET_HEADER + 12] === 0x80 && packet[NET_HEADER + 13] === 0x35,
+  );
+  const log = memoryFile("log", 65536);
+  onEnd(scope, () => close(log));
+  await frontEnd.request("SET_LOG_BASE", { size: 65536n, offset: 0n }, [log]);
+  await frontEnd.request("SET_FEATURES", frontEnd.features);
+  await exchange(packets, 2);
+}
+
+for (const packed of [false, true]) {
+  realTest(`testpmd is killed and comes back, ${packed ? "packed" : "split"}`, ["testpmd"], {}, async (t) => {
+    const folder = tempDir(t);
+    const first = await startTestpmd(t, folder);
+    const { frontEnd, packets } = await network(t, first.socket, {
+      withoutFeatures: packed ? 0n : mask(RING_PACKED),
+      reconnect: { longestDelay: 50 },
+    });
+    await untilUp(packets, first.child);
+    await exchange(packets, 20);
+    let back = false;
+    frontEnd.onReconnect = () => void (back = true);
+    first.child.kill("SIGKILL");
+    await first.child.ended;
+    rmSync(first.socket);
+    const second = await startTestpmd(t, folder);
+    await until("all was told", () => back);
+    await untilUp(packets, second.child);
+    await exchange(packets, 20);
+    assert.equal(second.child.code, undefined);
+  });
+}
 
 for (const format of ["split", "packed"] as const) {
   for (const inOrder of [false, true]) {
@@ -237,28 +332,16 @@ for (const format of ["split", "packed"] as const) {
     realTest(name, ["testpmd"], {}, async (t) => {
       const { child, socket } = await startTestpmd(t);
       const { frontEnd, packets } = await network(t, socket, {
-        deviceFeatures: inOrder ? mask(IN_ORDER) : 0n,
+        deviceFeatures: mask(LOG_ALL) | (inOrder ? mask(IN_ORDER) : 0n),
+        protocolFeatures: mask(RARP, MTU, LOG_SHMFD),
         withoutFeatures: format === "packed" ? 0n : mask(RING_PACKED),
       });
       assert.equal(frontEnd.features & mask(RING_PACKED), format === "packed" ? mask(RING_PACKED) : 0n);
       assert.equal(frontEnd.features & mask(IN_ORDER), inOrder ? mask(IN_ORDER) : 0n);
-      const compare = (packet: Uint8Array, sent: Uint8Array): boolean =>
-        Buffer.compare(packet.subarray(NET_HEADER), sent.subarray(NET_HEADER)) === 0;
-      // Its port may take a moment to come up, and drops frames until then.
-      for (let turn = 0; packets.received.length === 0; turn++) {
-        assert.ok(turn < 2000, `no frame comes back: ${child.output}`);
-        await packets.send(frame(OUR_MAC, 0x88b5, bytesOf(1, 60)));
-        await sleep(10);
-      }
+      await untilUp(packets, child);
       // More than both rings have entries, so that they wrap.
-      for (let round = 0; round < 40; round++) {
-        const sent = Array.from(
-          { length: 16 },
-          (_, i) => frame(OUR_MAC, 0x88b5, bytesOf(1000 + 16 * round + i, 46 + (round * 16 + i) % 1400)),
-        );
-        await Promise.all(sent.map((each) => packets.send(each)));
-        for (const each of sent) await packets.until("a frame", (packet) => compare(packet, each));
-      }
+      await exchange(packets, 40);
+      await dpdkMessages(t, frontEnd, packets);
       assert.equal(child.code, undefined);
     });
   }
