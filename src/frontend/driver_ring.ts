@@ -52,7 +52,7 @@ export interface DriverRing {
   readonly used: Piece;
   /** Descriptors that are free. */
   readonly free: number;
-  /** Position to give to SET_VRING_BASE, for a ring with nothing in flight. */
+  /** Position to give to SET_VRING_BASE: up to here everything that was returned has been taken. */
   readonly base: number;
 
   /**
@@ -79,4 +79,7 @@ export interface DriverRing {
 
   /** Asks the device to interrupt. Returns whether it has returned something before it could know. */
   arm(): boolean;
+
+  /** Starts anew, as if nothing had ever been added. No device may be working on the ring. */
+  reset(): void;
 }

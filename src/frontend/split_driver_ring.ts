@@ -48,8 +48,8 @@ export class SplitDriverRing implements DriverRing {
   readonly #tableSize: number;
   readonly #tables: readonly Table[];
   #firstFree = 0;
-  #lastFree: number;
-  #freeCount: number;
+  #lastFree = 0;
+  #freeCount = 0;
   #added = 0;
   #published = 0;
   #seen = 0;
@@ -68,12 +68,23 @@ export class SplitDriverRing implements DriverRing {
     this.#available = new Uint16Array(...view(this.available), bytes.available / 2);
     this.#usedIndex = new Uint16Array(...view(this.used), bytes.used / 2);
     this.#usedRing = new Uint32Array(this.used.bytes.buffer, this.used.bytes.byteOffset + 4, 2 * size);
-    this.#free = Uint16Array.from({ length: size }, (_, i) => (i + 1) % size);
+    this.#free = new Uint16Array(size);
     this.#lengths = new Uint32Array(size);
-    this.#lastFree = size - 1;
-    this.#freeCount = size;
     this.#tableSize = tableSize;
     this.#tables = allocateTables(memory, tableSize === 0 ? 0 : size, tableSize);
+    this.reset();
+  }
+
+  /** Starts anew, as if nothing had ever been added. No device may be working on the ring. */
+  reset(): void {
+    for (const { bytes } of [this.descriptor, this.available, this.used]) bytes.fill(0);
+    for (let i = 0; i < this.size; i++) this.#free[i] = (i + 1) % this.size;
+    this.#lengths.fill(0);
+    this.#order?.reset();
+    this.#firstFree = 0;
+    this.#lastFree = this.size - 1;
+    this.#freeCount = this.size;
+    this.#added = this.#published = this.#seen = 0;
   }
 
   /** Descriptors that are free. */
@@ -81,7 +92,7 @@ export class SplitDriverRing implements DriverRing {
     return this.#freeCount;
   }
 
-  /** Position to give to SET_VRING_BASE, for a ring with nothing in flight. */
+  /** Position to give to SET_VRING_BASE: up to here everything that was returned has been taken. */
   get base(): number {
     return this.#seen;
   }

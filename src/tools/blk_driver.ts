@@ -18,7 +18,8 @@ import {
 } from "../devices/blk/layout.ts";
 import type { DriverQueue } from "../frontend/driver_queue.ts";
 import type { Buffer } from "../frontend/driver_ring.ts";
-import { FrontEnd, type FrontEndOptions } from "../frontend/front_end.ts";
+import { FrontEnd } from "../frontend/front_end.ts";
+import type { FrontEndOptions } from "../frontend/options.ts";
 import { type Piece, SharedMemory } from "../frontend/shared_memory.ts";
 import { mask } from "../protocol/features.ts";
 
@@ -106,10 +107,11 @@ export class BlkDriver {
     try {
       const config = blkConfig.decode(await frontEnd.readConfig(0, blkConfig.size));
       await frontEnd.shareMemory(memory);
+      if (options.reconnect !== undefined) await frontEnd.recordInflight(numQueues, queueSize);
       const queues: DriverQueue[] = [];
-      for (let i = 0; i < numQueues; i++) {
-        queues.push(await frontEnd.startQueue(i, memory, { size: queueSize, tableSize: indirect ? 4 : 0 }));
-      }
+      // A read, write, flush or discard that is carried out twice has done no more than once.
+      const queueOptions = { size: queueSize, tableSize: indirect ? 4 : 0, resubmit: true };
+      for (let i = 0; i < numQueues; i++) queues.push(await frontEnd.startQueue(i, memory, queueOptions));
       await frontEnd.driverOk();
       const slots = Array.from({ length: depth }, (): Slot => {
         const header = memory.allocate(HEADER_SIZE);
@@ -252,9 +254,10 @@ export class BlkDriver {
     }), ({ data }) => new TextDecoder().decode(data.bytes.slice(0, ID_SIZE)).replace(/\0.*/s, ""));
   }
 
-  /** Stops the queues in order and disconnects. */
+  /** Stops the queues in order and disconnects; does not wait for a back-end that is away. */
   async close(): Promise<void> {
     try {
+      if (!this.frontEnd.connected) return;
       for (const queue of this.#queues) await this.frontEnd.stopQueue(queue);
     } finally {
       this.frontEnd.close();

@@ -56,24 +56,14 @@ for (const [format, without] of [["split", ["RING_PACKED"]], ["packed", []]] as 
 
   test(`a ${format} ring with a buffer for what is in flight`, LIMIT, async (t) => {
     const scene = await Scene.open(t, echoDevice());
-    const { INFLIGHT_SHMFD, GET_VRING_BASE_INFLIGHT } = protocolFeatures;
+    const { GET_VRING_BASE_INFLIGHT } = protocolFeatures;
     const frontEnd = await scene.frontEnd({
-      protocolFeatures: mask(INFLIGHT_SHMFD, GET_VRING_BASE_INFLIGHT),
+      protocolFeatures: mask(GET_VRING_BASE_INFLIGHT),
       withoutFeatures,
     });
     const memory = scene.memory();
     await frontEnd.shareMemory(memory);
-    const { value, fds } = await frontEnd.request("GET_INFLIGHT_FD", {
-      mmapSize: 0n,
-      mmapOffset: 0n,
-      numQueues: 1,
-      queueSize: 4,
-    });
-    try {
-      await frontEnd.request("SET_INFLIGHT_FD", value, fds.list());
-    } finally {
-      fds.close();
-    }
+    assert.ok(await frontEnd.recordInflight(1, 4));
     const queue = await frontEnd.startQueue(0, memory, { size: 4 });
     await frontEnd.driverOk();
     const piece = memory.allocate(16);

@@ -116,7 +116,6 @@ test(
     const memory = scene.memory();
     await frontEnd.shareMemory(memory);
     for (let round = 0; round < 3; round++) {
-      await frontEnd.request("SET_FEATURES", frontEnd.features);
       const queue = await frontEnd.startQueue(0, memory, { size: 8 });
       const header = memory.allocate(16);
       new DataView(header.bytes.buffer, header.bytes.byteOffset).setUint32(0, 8, true);
@@ -129,8 +128,7 @@ test(
       );
       assert.equal(new TextDecoder().decode(answer.bytes.slice(0, 10)), "vhost-user");
       await frontEnd.request("RESET_DEVICE", undefined);
-      await frontEnd.request("RESET_DEVICE", undefined);
-      queue.close();
+      await frontEnd.resetDevice();
     }
     assert.deepEqual(scene.log.problems, []);
   },
