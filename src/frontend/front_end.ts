@@ -22,7 +22,9 @@ import {
   type PayloadOf,
   type ReplyOf,
 } from "../protocol/messages.ts";
+import { ProtocolError } from "../protocol/error.ts";
 import type { MemoryRegion } from "../protocol/payloads.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import { Connection, type Tap } from "../transport/connection.ts";
 import { type Handlers, Responder } from "../transport/responder.ts";
 import { type Answer, Requester } from "../transport/requester.ts";
@@ -51,8 +53,12 @@ const KNOWN_PROTOCOL_FEATURES = mask(
   protocolFeatures.CONFIG,
   protocolFeatures.RESET_DEVICE,
   protocolFeatures.CONFIGURE_MEM_SLOTS,
+  protocolFeatures.CROSS_ENDIAN,
   protocolFeatures.STATUS,
 );
+
+/** What a legacy driver does not know of. */
+const NOT_LEGACY = mask(ringFeatures.VERSION_1, ringFeatures.RING_PACKED);
 
 /** How a front-end presents itself. */
 export interface FrontEndOptions {
@@ -60,6 +66,11 @@ export interface FrontEndOptions {
   readonly deviceFeatures?: bigint;
   /** Further protocol features to accept when they are offered, by whoever sends and serves their messages. */
   readonly protocolFeatures?: bigint;
+  /**
+   * Byte order of the driver. `"big"` is that of a legacy driver on a big-endian machine: it has split rings, without
+   * VERSION_1. Little by default.
+   */
+  readonly endianness?: Endianness;
   /** Features of the ring not to accept. */
   readonly withoutFeatures?: bigint;
   /** Protocol features not to accept. */
@@ -128,6 +139,11 @@ export class FrontEnd {
     return this.#requester.connection;
   }
 
+  /** Byte order of the driver's rings, requests and configuration space. */
+  get endianness(): Endianness {
+    return this.#options.endianness ?? "little";
+  }
+
   /** Whether a protocol feature was negotiated. */
   negotiated(feature: ProtocolFeature): boolean {
     return has(this.protocolFeatures, protocolFeatures[feature]);
@@ -147,7 +163,11 @@ export class FrontEnd {
     return this.#requester.request(name, payload, fds);
   }
 
-  /** The first messages of a session. */
+  /**
+   * The first messages of a session.
+   *
+   * @throws {ProtocolError} when the back-end does not answer by the rules, or is not for a driver of this byte order
+   */
   async negotiate(): Promise<void> {
     const { deviceFeatures = 0n, withoutFeatures = 0n, withoutProtocolFeatures = 0n } = this.#options;
     const known = KNOWN_PROTOCOL_FEATURES | (this.#options.protocolFeatures ?? 0n);
@@ -160,6 +180,12 @@ export class FrontEnd {
     }
     await this.request("SET_OWNER", undefined);
     this.features = offered & (KNOWN_RING_FEATURES | deviceFeatures) & ~withoutFeatures;
+    if (this.endianness === "big") {
+      if (!this.negotiated("CROSS_ENDIAN")) {
+        throw new ProtocolError("GET_PROTOCOL_FEATURES", "a big-endian driver needs CROSS_ENDIAN (bit 6)");
+      }
+      this.features &= ~NOT_LEGACY;
+    }
     if (this.negotiated("BACKEND_REQ")) await this.#openChannel();
     await this.request("SET_FEATURES", this.features);
     if (this.negotiated("STATUS")) {
@@ -256,12 +282,14 @@ export class FrontEnd {
       eventIdx: has(this.features, ringFeatures.EVENT_IDX),
       inOrder: has(this.features, ringFeatures.IN_ORDER),
       tableSize: options.tableSize,
+      endianness: this.endianness,
     });
     const queue = new DriverQueue(index, ring, this.#reactor);
     this.#queues.add(queue);
     const which = { index, noDescriptor: false };
     await this.request("SET_VRING_NUM", { index, num: ring.size });
     await this.request("SET_VRING_BASE", { index, num: ring.base });
+    if (this.endianness === "big") await this.request("SET_VRING_ENDIAN", { index, num: 1 });
     await this.request("SET_VRING_ADDR", {
       index,
       flags: 0,

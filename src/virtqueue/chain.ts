@@ -6,7 +6,8 @@
 
 import { Segments } from "../memory/segments.ts";
 import { Span } from "../memory/span.ts";
-import type { Struct } from "../protocol/struct.ts";
+import { BigEndianSegments } from "../memory/big_endian.ts";
+import type { Endianness, Struct } from "../protocol/struct.ts";
 
 /** The most bytes that {@link Chain.write} hands to a callback at once: what `crypto.getRandomValues` takes. */
 export const MAX_WINDOW = 65536;
@@ -26,10 +27,15 @@ export class Chain {
    * is the index of the first descriptor.
    */
   readonly head: number;
+  /**
+   * Byte order of the request's numbers: little, except for a legacy driver on a big-endian machine. {@link readable},
+   * {@link readStruct} and {@link writeStruct} go by it; who reads and writes bytes must do so too.
+   */
+  readonly endianness: Endianness;
   /** What the driver wrote for the device. */
-  readonly readable: Segments = new Segments();
+  readonly readable: Segments;
   /** Where the device may write. */
-  readonly writable: Segments = new Segments();
+  readonly writable: Segments;
   /**
    * Bytes written, counted from the start of {@link writable}: what the driver is told. {@link write} counts; who writes
    * to {@link writable} itself sets it.
@@ -53,8 +59,12 @@ export class Chain {
   #taken = 0;
 
   /** Made by a ring, once per slot. */
-  constructor(head: number) {
+  constructor(head: number, endianness: Endianness = "little") {
     this.head = head;
+    this.endianness = endianness;
+    const big = endianness === "big";
+    this.readable = big ? new BigEndianSegments() : new Segments();
+    this.writable = big ? new BigEndianSegments() : new Segments();
   }
 
   /** Forgets the request, before the next one. Called by the ring. */
@@ -83,7 +93,7 @@ export class Chain {
    * @throws {FieldError} when fewer bytes are left than it has
    */
   readStruct<T>(struct: Struct<T>): T {
-    return struct.decode(this.read(struct.size));
+    return struct.decode(this.read(struct.size), this.#order);
   }
 
   /**
@@ -118,7 +128,12 @@ export class Chain {
    * @returns bytes written; fewer than it has when there is no more room
    */
   writeStruct<T>(struct: Struct<T>, value: T): number {
-    return this.write(struct.encode(value));
+    return this.write(struct.encode(value, this.#order));
+  }
+
+  /** The byte order in place of a structure's own, if any: one that was declared big-endian is so for every driver. */
+  get #order(): Endianness | undefined {
+    return this.endianness === "big" ? "big" : undefined;
   }
 
   /** Keeps the request's memory mapped until {@link unpin}, for a handler that goes on later. */

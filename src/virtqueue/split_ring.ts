@@ -6,6 +6,7 @@
 
 import type { AddressSpace } from "../memory/address_space.ts";
 import type { DirtyLog } from "../memory/dirty_log.ts";
+import { Segments } from "../memory/segments.ts";
 import { Chain } from "./chain.ts";
 import { checkLength, Descriptors, partOffset } from "./descriptors.ts";
 import { InflightSplit } from "./inflight_split.ts";
@@ -60,7 +61,10 @@ function twice(head: number): RingError {
   return new RingError(`head ${head} was made available again before it was returned`);
 }
 
-/** The device's side of a split ring. */
+/**
+ * The device's side of a split ring. Its fields are little-endian; what it does about that is in methods of a line, which cost
+ * nothing as long as there are no rings of the other kind ({@link BigEndianSplitRing}).
+ */
 export class SplitRing implements Ring {
   /** Entries, a power of two. */
   readonly size: number;
@@ -104,11 +108,11 @@ export class SplitRing implements Ring {
     this.size = size;
     this.#mask = size - 1;
     this.#options = options;
-    this.#descriptors = new Descriptors(space, size, options.indirect);
+    this.#descriptors = new Descriptors(space, size, options.indirect, this.makeTable());
     this.#order = options.inOrder ? new ReturnOrder(size) : undefined;
     this.#chains = new Array(size);
     this.bind(place);
-    const used = Atomics.load(this.#usedIndex, USED_IDX);
+    const used = this.half(Atomics.load(this.#usedIndex, USED_IDX));
     this.#used = this.#published = used;
     this.#next = options.base & 0xffff;
     if (options.inflight !== undefined) {
@@ -127,6 +131,31 @@ export class SplitRing implements Ring {
     this.#usedRing = new Uint32Array(used.region.buffer, partOffset(used) + USED_RING, 2 * this.size);
   }
 
+  /** 16 bits of the ring, as read or as to be written. */
+  protected half(value: number): number {
+    return value;
+  }
+
+  /** 32 bits of the ring, as to be written. */
+  protected word(value: number): number {
+    return value;
+  }
+
+  /** The object for the requests of a head. */
+  protected makeChain(head: number): Chain {
+    return new Chain(head);
+  }
+
+  /** The words of an indirect table. */
+  protected makeTable(): Segments {
+    return new Segments();
+  }
+
+  /** The words of a table in which the descriptors of a request stand. */
+  protected descriptors(words: Uint32Array, _head: number): Uint32Array {
+    return words;
+  }
+
   /** Requests taken and not yet returned. */
   get inFlight(): number {
     return this.#inFlight;
@@ -139,7 +168,7 @@ export class SplitRing implements Ring {
 
   /** Whether the driver has made something available that was not taken yet. */
   available(): boolean {
-    return this.#next !== this.#seen || Atomics.load(this.#available, AVAIL_IDX) !== this.#next ||
+    return this.#next !== this.#seen || this.half(Atomics.load(this.#available, AVAIL_IDX)) !== this.#next ||
       this.#again > 0;
   }
 
@@ -156,13 +185,13 @@ export class SplitRing implements Ring {
   pop(): Chain | null {
     if (this.#again > 0) return this.#popAgain();
     if (this.#next === this.#seen) {
-      const seen = Atomics.load(this.#available, AVAIL_IDX);
+      const seen = this.half(Atomics.load(this.#available, AVAIL_IDX));
       if (seen === this.#next) return null;
       const distance = (seen - this.#next) & 0xffff;
       if (distance > this.size) throw tooFar(seen, distance, this.#next, this.size);
       this.#seen = seen;
     }
-    const head = this.#available[AVAIL_RING + (this.#next & this.#mask)];
+    const head = this.half(this.#available[AVAIL_RING + (this.#next & this.#mask)]);
     if (head >= this.size) throw noHead(head, this.#next, this.size);
     const chain = this.#take(head);
     this.#inflight?.take(head);
@@ -195,13 +224,13 @@ export class SplitRing implements Ring {
   #makeChains(head: number): Chain {
     const from = head - head % CHAINS_AT_ONCE;
     const to = Math.min(from + CHAINS_AT_ONCE, this.size);
-    for (let each = from; each < to; each++) this.#chains[each] = new Chain(each);
+    for (let each = from; each < to; each++) this.#chains[each] = this.makeChain(each);
     return this.#chains[head];
   }
 
   /** Reads a request. Each descriptor is copied once; only the copy is checked and used. */
   #read(chain: Chain, head: number): void {
-    const words = this.#words;
+    const words = this.descriptors(this.#words, head);
     const descriptors = this.#descriptors;
     let index = head;
     for (let count = 1;; count++) {
@@ -235,8 +264,8 @@ export class SplitRing implements Ring {
     if (this.log !== undefined) chain.writable.markDirty(this.log);
     this.#inflight?.return(chain.head);
     const slot = (this.#used & this.#mask) * 2;
-    this.#usedRing[slot] = chain.head;
-    this.#usedRing[slot + 1] = chain.written;
+    this.#usedRing[slot] = this.word(chain.head);
+    this.#usedRing[slot + 1] = this.word(chain.written);
     this.#used = (this.#used + 1) & 0xffff;
     chain.inFlight = false;
     chain.reset();
@@ -270,15 +299,16 @@ export class SplitRing implements Ring {
     if (after === before) return false;
     this.#inflight?.prepare();
     // Both accesses are sequentially consistent: the driver either sees the index, or we see what it wants.
-    Atomics.store(this.#usedIndex, USED_IDX, after);
+    Atomics.store(this.#usedIndex, USED_IDX, this.half(after));
     this.#inflight?.commit(after);
     this.#published = after;
     if (this.logUsed !== undefined) this.#markElements(before, after);
     if (!this.#notified) return this.#notified = true;
     if (this.#options.eventIdx) {
-      return needEvent(Atomics.load(this.#available, AVAIL_RING + this.size), after, before);
+      const event = this.half(Atomics.load(this.#available, AVAIL_RING + this.size));
+      return needEvent(event, after, before);
     }
-    return (Atomics.load(this.#available, AVAIL_FLAGS) & NO_INTERRUPT) === 0;
+    return (this.half(Atomics.load(this.#available, AVAIL_FLAGS)) & NO_INTERRUPT) === 0;
   }
 
   /** Marks the index and the elements up to it as written. */
@@ -300,7 +330,7 @@ export class SplitRing implements Ring {
     // With EVENT_IDX an index in the past asks for nothing, so there is nothing to write.
     if (this.#suppressed || this.#options.eventIdx) return;
     this.#suppressed = true;
-    this.#usedIndex[USED_FLAGS] = NO_NOTIFY;
+    this.#usedIndex[USED_FLAGS] = this.half(NO_NOTIFY);
     this.#markUsed(2 * USED_FLAGS, 2);
   }
 
@@ -309,7 +339,7 @@ export class SplitRing implements Ring {
     // The event's place is behind the elements.
     const field = this.#options.eventIdx ? 2 + 4 * this.size : USED_FLAGS;
     this.#suppressed = false;
-    Atomics.store(this.#usedIndex, field, this.#options.eventIdx ? this.#next : 0);
+    Atomics.store(this.#usedIndex, field, this.half(this.#options.eventIdx ? this.#next : 0));
     this.#markUsed(2 * field, 2);
     return this.available();
   }

@@ -6,6 +6,7 @@
 
 import { Device, type DeviceBehaviour, LATER, type Queue } from "../../backend/device.ts";
 import { has, mask } from "../../protocol/features.ts";
+import type { Endianness } from "../../protocol/struct.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
 import {
   blkConfig,
@@ -130,7 +131,11 @@ export class BlkDevice extends Device {
 /** The disk as one front-end sees it: the state that the driver sets is its own. */
 class BlkFrontEnd implements DeviceBehaviour {
   readonly queues: readonly ((chain: Chain, queue: Queue) => unknown)[];
-  readonly config: { read(): Uint8Array; write(offset: number, data: Uint8Array): void };
+  readonly crossEndian = true;
+  readonly config: {
+    read(endianness: Endianness): Uint8Array;
+    write(offset: number, data: Uint8Array): void;
+  };
   readonly #options: BlkOptions;
   readonly #storage: Storage;
   readonly #readOnly: boolean;
@@ -150,7 +155,7 @@ class BlkFrontEnd implements DeviceBehaviour {
     const handle = (chain: Chain, queue: Queue) => this.#handle(chain, queue);
     this.queues = new Array(numQueues).fill(handle);
     this.config = {
-      read: () => this.#config(),
+      read: (endianness) => this.#config(endianness),
       write: (offset, data) => this.#setConfig(offset, data),
     };
   }
@@ -173,7 +178,7 @@ class BlkFrontEnd implements DeviceBehaviour {
       : !has(this.#features, blkFeatures.FLUSH);
   }
 
-  #config(): Uint8Array {
+  #config(endianness: Endianness): Uint8Array {
     const { numQueues = 16, blockSize = SECTOR } = this.#options;
     const zeroes = this.#storage.writeZeroes !== undefined && !this.#readOnly;
     const discard = this.#storage.discard !== undefined && !this.#readOnly;
@@ -203,7 +208,7 @@ class BlkFrontEnd implements DeviceBehaviour {
       maxSecureEraseSeg: 0,
       secureEraseSectorAlignment: 0,
       zoned: new Uint8Array(24),
-    });
+    }, endianness);
   }
 
   #setConfig(offset: number, data: Uint8Array): void {
