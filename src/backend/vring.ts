@@ -382,10 +382,10 @@ export class Vring implements OwnedQueue, Looker {
       if (this.#address === undefined) {
         throw new RingError(`ring ${this.index} was started before SET_VRING_ADDR`);
       }
-      const place = this.#resolveOrWait(this.#address);
-      if (place === undefined) return;
       // Features may have been set since.
       this.#checkEndianness(this.#endianness);
+      const place = this.#resolveOrWait(this.#address);
+      if (place === undefined) return;
       const packed = this.#accepted("RING_PACKED");
       const Split = this.#endianness === "big" ? BigEndianSplitRing : SplitRing;
       const Format = packed ? PackedRing : Split;

@@ -5,10 +5,11 @@
  */
 
 import { Device, type DeviceBehaviour, LATER, type Queue } from "../../backend/device.ts";
-import { has, mask } from "../../protocol/features.ts";
+import { has, mask, ringFeatures } from "../../protocol/features.ts";
 import type { Endianness } from "../../protocol/struct.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
 import {
+  BARRIER,
   blkConfig,
   blkFeatures,
   BlkRequest,
@@ -142,6 +143,8 @@ class BlkFrontEnd implements DeviceBehaviour {
   readonly #id: Uint8Array;
   #writeback = true;
   #features = 0n;
+  /** What counts of a request's kind. */
+  #typeMask = ~0;
   /** Whether a write is complete only when it is durable. */
   #writeThrough = false;
 
@@ -162,6 +165,7 @@ class BlkFrontEnd implements DeviceBehaviour {
 
   negotiated(features: bigint): void {
     this.#features = features;
+    this.#typeMask = has(features, ringFeatures.VERSION_1) ? ~0 : ~BARRIER;
     this.#decideCache();
   }
 
@@ -228,7 +232,7 @@ class BlkFrontEnd implements DeviceBehaviour {
     if (last < 0) throw new RangeError(`head ${chain.head}: a request needs a writable byte for its status`);
     if (readable.byteLength < HEADER_SIZE) return complete(chain, IOERR, 1);
     try {
-      const type = readable.getUint32(0);
+      const type = readable.getUint32(0) & this.#typeMask;
       switch (type) {
         case BlkRequest.IN: {
           const position = this.#position(readable.getUint64(8), last);
