@@ -36,18 +36,22 @@ export class BigEndianSplitRing extends SplitRing {
   /** Descriptors of the request that is being taken, turned around. Made when the first comes. */
   #table: Uint32Array | undefined;
 
+  /** 16 bits, turned around. */
   protected override half(value: number): number {
     return swap16(value);
   }
 
+  /** 32 bits, turned around. */
   protected override word(value: number): number {
     return swap32(value);
   }
 
+  /** A request that says that it is big-endian. */
   protected override makeChain(head: number): Chain {
     return new Chain(head, "big");
   }
 
+  /** A table whose words are turned around. */
   protected override makeTable(): Segments {
     return new BigEndianTable();
   }
