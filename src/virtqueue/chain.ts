@@ -6,7 +6,6 @@
 
 import { Segments } from "../memory/segments.ts";
 import { Span } from "../memory/span.ts";
-import { BigEndianSegments } from "../memory/big_endian.ts";
 import type { Endianness, Struct } from "../protocol/struct.ts";
 
 /** The most bytes that {@link Chain.write} hands to a callback at once: what `crypto.getRandomValues` takes. */
@@ -27,15 +26,10 @@ export class Chain {
    * is the index of the first descriptor.
    */
   readonly head: number;
-  /**
-   * Byte order of the request's numbers: little, except for a legacy driver on a big-endian machine. {@link readable},
-   * {@link readStruct} and {@link writeStruct} go by it; who reads and writes bytes must do so too.
-   */
-  readonly endianness: Endianness;
   /** What the driver wrote for the device. */
-  readonly readable: Segments;
+  readonly readable: Segments = new Segments();
   /** Where the device may write. */
-  readonly writable: Segments;
+  readonly writable: Segments = new Segments();
   /**
    * Bytes written, counted from the start of {@link writable}: what the driver is told. {@link write} counts; who writes
    * to {@link writable} itself sets it.
@@ -59,12 +53,16 @@ export class Chain {
   #taken = 0;
 
   /** Made by a ring, once per slot. */
-  constructor(head: number, endianness: Endianness = "little") {
+  constructor(head: number) {
     this.head = head;
-    this.endianness = endianness;
-    const big = endianness === "big";
-    this.readable = big ? new BigEndianSegments() : new Segments();
-    this.writable = big ? new BigEndianSegments() : new Segments();
+  }
+
+  /**
+   * Byte order of the request's numbers: little, except for a legacy driver on a big-endian machine. {@link readable},
+   * {@link readStruct} and {@link writeStruct} go by it; who reads and writes bytes must do so too.
+   */
+  get endianness(): Endianness {
+    return "little";
   }
 
   /** Forgets the request, before the next one. Called by the ring. */

@@ -62,8 +62,8 @@ function twice(head: number): RingError {
 }
 
 /**
- * The device's side of a split ring. Its fields are little-endian; what it does about that is in methods of a line, which cost
- * nothing as long as there are no rings of the other kind ({@link BigEndianSplitRing}).
+ * The device's side of a split ring. Its fields are little-endian. What a ring of the other byte order does otherwise it does
+ * in the protected methods, none of which is called for each request.
  */
 export class SplitRing implements Ring {
   /** Entries, a power of two. */
@@ -90,8 +90,12 @@ export class SplitRing implements Ring {
   #notified = false;
   #suppressed = false;
   #inFlight = 0;
+  /** The descriptor table as the driver has it, and as requests are read from it. */
+  #guestWords: Uint32Array = new Uint32Array(0);
   #words: Uint32Array = new Uint32Array(0);
   #available: Uint16Array = new Uint16Array(0);
+  /** The available ring as heads are read from it. */
+  #heads: Uint16Array = new Uint16Array(0);
   #usedIndex: Uint16Array = new Uint16Array(0);
   #usedRing: Uint32Array = new Uint32Array(0);
 
@@ -125,19 +129,20 @@ export class SplitRing implements Ring {
   /** The ring's memory has moved; positions stay. */
   bind({ descriptor, available, used }: RingPlace): void {
     const bytes = splitRingSizes(this.size, this.#options.eventIdx);
-    this.#words = new Uint32Array(descriptor.region.buffer, partOffset(descriptor), bytes.descriptor / 4);
+    this.#guestWords = new Uint32Array(
+      descriptor.region.buffer,
+      partOffset(descriptor),
+      bytes.descriptor / 4,
+    );
     this.#available = new Uint16Array(available.region.buffer, partOffset(available), bytes.available / 2);
+    this.#words = this.wordsOf(this.#guestWords, this.#words);
+    this.#heads = this.headsOf(this.#available, this.#heads);
     this.#usedIndex = new Uint16Array(used.region.buffer, partOffset(used), bytes.used / 2);
     this.#usedRing = new Uint32Array(used.region.buffer, partOffset(used) + USED_RING, 2 * this.size);
   }
 
   /** 16 bits of the ring, as read or as to be written. */
   protected half(value: number): number {
-    return value;
-  }
-
-  /** 32 bits of the ring, as to be written. */
-  protected word(value: number): number {
     return value;
   }
 
@@ -151,9 +156,30 @@ export class SplitRing implements Ring {
     return new Segments();
   }
 
-  /** The words of a table in which the descriptors of a request stand. */
-  protected descriptors(words: Uint32Array, _head: number): Uint32Array {
-    return words;
+  /** Where descriptors are read: in the driver's table, or in a copy, such as the one that there was before. */
+  protected wordsOf(guest: Uint32Array, _before: Uint32Array): Uint32Array {
+    return guest;
+  }
+
+  /** The same for the available ring. */
+  protected headsOf(guest: Uint16Array, _before: Uint16Array): Uint16Array {
+    return guest;
+  }
+
+  /** Where heads are copied, copies one. */
+  protected copyHead(_guest: Uint16Array, _heads: Uint16Array, _at: number): void {}
+
+  /** Where descriptors are copied, copies those of a request. */
+  protected copyChain(_guest: Uint32Array, _words: Uint32Array, _head: number): void {}
+
+  /** Turns elements of the used ring around, which the driver does not see yet, where its byte order wants that. */
+  protected turnElements(_ring: Uint32Array, _from: number, _count: number): void {}
+
+  /** Copies the next request, which must be {@link available}. For rings that read copies, before they {@link pop}. */
+  protected copyNext(): void {
+    const at = AVAIL_RING + (this.#next & this.#mask);
+    this.copyHead(this.#available, this.#heads, at);
+    this.copyChain(this.#guestWords, this.#words, this.#heads[at]);
   }
 
   /** Requests taken and not yet returned. */
@@ -191,7 +217,7 @@ export class SplitRing implements Ring {
       if (distance > this.size) throw tooFar(seen, distance, this.#next, this.size);
       this.#seen = seen;
     }
-    const head = this.half(this.#available[AVAIL_RING + (this.#next & this.#mask)]);
+    const head = this.#heads[AVAIL_RING + (this.#next & this.#mask)];
     if (head >= this.size) throw noHead(head, this.#next, this.size);
     const chain = this.#take(head);
     this.#inflight?.take(head);
@@ -202,6 +228,7 @@ export class SplitRing implements Ring {
   /** Takes a request of a device that died. Its descriptors are where they were: nobody has returned them. */
   #popAgain(): Chain {
     const inflight = this.#inflight as InflightSplit;
+    this.copyChain(this.#guestWords, this.#words, inflight.first);
     const chain = this.#take(inflight.first);
     inflight.retake();
     return chain;
@@ -230,7 +257,7 @@ export class SplitRing implements Ring {
 
   /** Reads a request. Each descriptor is copied once; only the copy is checked and used. */
   #read(chain: Chain, head: number): void {
-    const words = this.descriptors(this.#words, head);
+    const words = this.#words;
     const descriptors = this.#descriptors;
     let index = head;
     for (let count = 1;; count++) {
@@ -264,8 +291,8 @@ export class SplitRing implements Ring {
     if (this.log !== undefined) chain.writable.markDirty(this.log);
     this.#inflight?.return(chain.head);
     const slot = (this.#used & this.#mask) * 2;
-    this.#usedRing[slot] = this.word(chain.head);
-    this.#usedRing[slot + 1] = this.word(chain.written);
+    this.#usedRing[slot] = chain.head;
+    this.#usedRing[slot + 1] = chain.written;
     this.#used = (this.#used + 1) & 0xffff;
     chain.inFlight = false;
     chain.reset();
@@ -297,6 +324,7 @@ export class SplitRing implements Ring {
     const after = this.#used;
     const before = this.#published;
     if (after === before) return false;
+    this.turnElements(this.#usedRing, before, (after - before) & 0xffff);
     this.#inflight?.prepare();
     // Both accesses are sequentially consistent: the driver either sees the index, or we see what it wants.
     Atomics.store(this.#usedIndex, USED_IDX, this.half(after));
