@@ -20,6 +20,7 @@ import {
   ringFeatures,
 } from "../protocol/features.ts";
 import type { MessageRow } from "../protocol/messages.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import { BackChannel } from "./back_channel.ts";
 import type { InflightBuffer } from "./inflight_buffer.ts";
 import { IotlbMisses } from "./iotlb_misses.ts";
@@ -79,6 +80,7 @@ export interface SessionOptions {
 function deviceProtocolFeatures(behaviour: DeviceBehaviour): ProtocolFeature[] {
   const having: readonly (readonly [ProtocolFeature, unknown])[] = [
     ["CONFIG", behaviour.config],
+    ["CROSS_ENDIAN", behaviour.crossEndian],
     ["DEVICE_STATE", behaviour.state],
     ["SHMEM", behaviour.sharedMemory],
     ["SHARED_OBJECT", behaviour.sharedObject],
@@ -237,6 +239,18 @@ export class SessionState {
     const vring = this.vrings[index];
     if (vring === undefined) throw new FieldError("ring", `0 to ${this.vrings.length - 1}`, index);
     return vring;
+  }
+
+  /** Byte order of the driver: little, unless it is a legacy one that has said otherwise. */
+  get endianness(): Endianness {
+    return this.vrings.some(({ endianness }) => endianness === "big") ? "big" : "little";
+  }
+
+  /** SET_VRING_ENDIAN. The fields of the configuration space turn around with the first ring, which nobody else can know. */
+  setEndianness(index: number, endianness: Endianness): void {
+    const before = this.endianness;
+    this.vring(index).setEndianness(endianness);
+    if (this.behaviour.config !== undefined && this.endianness !== before) this.configChanged();
   }
 
   /** The IOTLB, when the driver's addresses go through it. */

@@ -14,6 +14,8 @@ import { Access, IotlbMiss } from "../memory/iotlb.ts";
 import { FieldError } from "../protocol/error.ts";
 import { has, type RingFeature, ringFeatures } from "../protocol/features.ts";
 import type { VringAddress } from "../protocol/payloads.ts";
+import type { Endianness } from "../protocol/struct.ts";
+import { BigEndianSplitRing } from "../virtqueue/big_endian_split_ring.ts";
 import type { Chain } from "../virtqueue/chain.ts";
 import { type Ring, RingError, type RingPart, type RingPlace } from "../virtqueue/ring.ts";
 import { MAX_RING_SIZE, splitRingSizes } from "../virtqueue/split_layout.ts";
@@ -104,6 +106,7 @@ export interface VringContext {
 export class Vring implements OwnedQueue, Looker {
   /** Number in the device. */
   readonly index: number;
+  #endianness: Endianness = "little";
   readonly #context: VringContext;
   readonly #handler: QueueHandler;
   readonly #owner: QueueOwner | undefined;
@@ -165,6 +168,11 @@ export class Vring implements OwnedQueue, Looker {
   /** The features that the driver accepted. */
   get features(): bigint {
     return this.#context.features();
+  }
+
+  /** Byte order of the ring's fields, and of the requests in it. */
+  get endianness(): Endianness {
+    return this.#endianness;
   }
 
   /** What it waits for an entry of the IOTLB for. Each time that it comes to wait this is another object. */
@@ -242,6 +250,23 @@ export class Vring implements OwnedQueue, Looker {
   /** The position in a ring that nobody has used. */
   get #start(): number {
     return this.#accepted("RING_PACKED") ? PACKED_START : 0;
+  }
+
+  /** SET_VRING_ENDIAN. */
+  setEndianness(endianness: Endianness): void {
+    this.#mustBeStopped();
+    this.#checkEndianness(endianness);
+    this.#endianness = endianness;
+  }
+
+  /** Only legacy rings have the byte order of the guest (virtio 1.4, 2.7.3). */
+  #checkEndianness(endianness: Endianness): void {
+    if (endianness === "little") return;
+    for (const feature of ["VERSION_1", "RING_PACKED"] as const) {
+      if (this.#accepted(feature)) {
+        throw new RingError(`ring ${this.index} must be little-endian, as ${feature} was accepted`);
+      }
+    }
   }
 
   /** SET_VRING_ENABLE. */
@@ -362,10 +387,13 @@ export class Vring implements OwnedQueue, Looker {
       if (this.#address === undefined) {
         throw new RingError(`ring ${this.index} was started before SET_VRING_ADDR`);
       }
+      // Features may have been set since.
+      this.#checkEndianness(this.#endianness);
       const place = this.#resolveOrWait(this.#address);
       if (place === undefined) return;
       const packed = this.#accepted("RING_PACKED");
-      const Format = packed ? PackedRing : SplitRing;
+      const Split = this.#endianness === "big" ? BigEndianSplitRing : SplitRing;
+      const Format = packed ? PackedRing : Split;
       this.#ring = new Format(this.#context.space(), this.#size, place, {
         eventIdx: this.#accepted("EVENT_IDX"),
         indirect: this.#accepted("INDIRECT_DESC"),
@@ -799,12 +827,13 @@ export class Vring implements OwnedQueue, Looker {
     return base;
   }
 
-  /** Forgets size, addresses and position, after {@link stop}. The call and error descriptors stay. */
+  /** Forgets size, addresses, byte order and position, after {@link stop}. The call and error descriptors stay. */
   reset(): void {
     this.#size = 0;
     this.#address = undefined;
     this.#base = undefined;
     this.#enabled = false;
+    this.#endianness = "little";
   }
 
   /**

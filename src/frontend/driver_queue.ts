@@ -7,6 +7,7 @@
 import { consume, eventfd, signal } from "../../ffi/eventfd.ts";
 import { close } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import type { Buffer, DriverRing } from "./driver_ring.ts";
 import type { GuestRing } from "./guest_ring.ts";
 import type { Piece } from "./shared_memory.ts";
@@ -25,6 +26,8 @@ export interface DriverQueueOptions {
    * given to the next one again instead of failing.
    */
   readonly resubmit?: boolean;
+  /** Byte order of the ring; little-endian by default. */
+  readonly endianness?: Endianness;
   /** Kicks by a message, instead of a descriptor (INBAND_NOTIFICATIONS). */
   readonly kickInBand?: () => void;
 }
@@ -47,6 +50,8 @@ export class LostRequestError extends Error {
 export class DriverQueue implements GuestRing {
   /** Number of the ring in the device. */
   readonly index: number;
+  /** Byte order of the ring. */
+  readonly endianness: Endianness;
   /** The ring. */
   readonly ring: DriverRing;
   /** Rings at the device; -1 when that is done by messages. */
@@ -66,6 +71,7 @@ export class DriverQueue implements GuestRing {
   constructor(index: number, ring: DriverRing, reactor: Reactor, options: DriverQueueOptions = {}) {
     this.index = index;
     this.ring = ring;
+    this.endianness = options.endianness ?? "little";
     this.#reactor = reactor;
     this.#options = options;
     const doorbell = (): number => options.kickInBand === undefined ? eventfd() : -1;

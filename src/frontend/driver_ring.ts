@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Endianness } from "../protocol/struct.ts";
 import type { Piece } from "./shared_memory.ts";
 
 /** A range of guest memory for one descriptor. */
@@ -30,6 +31,8 @@ export interface DriverRingOptions {
   readonly eventIdx: boolean;
   /** Whether each request goes into a table of its own, of this many descriptors at most; 0 for direct ones. */
   readonly tableSize?: number;
+  /** Byte order of a split ring's fields; little by default. Legacy drivers have that of their machine. */
+  readonly endianness?: Endianness;
   /** Whether IN_ORDER was negotiated: the device may return many requests by naming the last. */
   readonly inOrder?: boolean;
 }

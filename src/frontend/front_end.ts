@@ -16,6 +16,7 @@ import type {
   ReplyOf,
 } from "../protocol/messages.ts";
 import type { MemoryRegion } from "../protocol/payloads.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import type { Connection } from "../transport/connection.ts";
 import type { Answer } from "../transport/requester.ts";
 import { ConfigMemory } from "./config_memory.ts";
@@ -135,6 +136,11 @@ export class FrontEnd {
     return this.#link.up;
   }
 
+  /** Byte order of the driver's rings, requests and configuration space. */
+  get endianness(): Endianness {
+    return this.#options.endianness ?? "little";
+  }
+
   /** Whether a protocol feature was negotiated. */
   negotiated(feature: ProtocolFeature): boolean {
     return this.#link.session.negotiated(feature);
@@ -227,10 +233,12 @@ export class FrontEnd {
       eventIdx: has(this.features, ringFeatures.EVENT_IDX),
       inOrder: has(this.features, ringFeatures.IN_ORDER),
       tableSize: options.tableSize,
+      endianness: this.endianness,
     });
     const inBand = this.negotiated("INBAND_NOTIFICATIONS");
     const queue = new DriverQueue(index, ring, this.#reactor, {
       resubmit: options.resubmit,
+      endianness: this.endianness,
       kickInBand: inBand ? () => this.#kickInBand(queue) : undefined,
     });
     try {

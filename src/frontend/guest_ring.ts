@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Endianness } from "../protocol/struct.ts";
 import type { Piece } from "./shared_memory.ts";
 
 /** Where a part of a ring is. */
@@ -18,6 +19,8 @@ export interface GuestRing {
   readonly index: number;
   /** Entries. */
   readonly size: number;
+  /** Byte order of a legacy driver's ring; little-endian when left out. */
+  readonly endianness?: Endianness;
   /** What SET_VRING_ADDR calls the descriptor area. */
   readonly descriptor: RingPlace;
   /** What SET_VRING_ADDR calls the available area: the driver writes it. */

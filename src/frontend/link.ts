@@ -131,7 +131,7 @@ export class Link {
       let session: FrontEndSession | undefined;
       try {
         session = this.#attempt = this.#context.open();
-        await session.negotiate({ features, protocolFeatures, all: true });
+        await session.negotiate({ features, protocolFeatures, needed: [], all: true });
         await this.#context.replay(session);
         if (!session.ended) return this.#arrived(session, backOff);
       } catch (error) {

@@ -7,6 +7,7 @@
 import type { Reactor } from "../../ffi/reactor.ts";
 import { mask, protocolFeatures, ringFeatures } from "../protocol/features.ts";
 import type { backendMessages } from "../protocol/messages.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import type { Tap } from "../transport/connection.ts";
 import type { Handlers } from "../transport/responder.ts";
 import type { ReconnectOptions } from "./reconnect.ts";
@@ -33,8 +34,12 @@ const KNOWN_PROTOCOL_FEATURES: bigint = mask(
   protocolFeatures.INFLIGHT_SHMFD,
   protocolFeatures.RESET_DEVICE,
   protocolFeatures.CONFIGURE_MEM_SLOTS,
+  protocolFeatures.CROSS_ENDIAN,
   protocolFeatures.STATUS,
 );
+
+/** What a legacy driver does not know of. */
+const NOT_LEGACY: bigint = mask(ringFeatures.VERSION_1, ringFeatures.RING_PACKED);
 
 /** How a front-end presents itself. */
 export interface FrontEndOptions {
@@ -42,6 +47,11 @@ export interface FrontEndOptions {
   readonly deviceFeatures?: bigint;
   /** Further protocol features to accept when they are offered, by whoever sends and serves their messages. */
   readonly protocolFeatures?: bigint;
+  /**
+   * Byte order of the driver. `"big"` is that of a legacy driver on a big-endian machine: it has split rings, without
+   * VERSION_1, and needs CROSS_ENDIAN. Little by default.
+   */
+  readonly endianness?: Endianness;
   /** Features of the ring not to accept. */
   readonly withoutFeatures?: bigint;
   /** Protocol features not to accept. */
@@ -76,8 +86,10 @@ export interface QueueOptions {
 export function wishesOf(options: FrontEndOptions): Wishes {
   const { deviceFeatures = 0n, withoutFeatures = 0n, withoutProtocolFeatures = 0n } = options;
   const known = KNOWN_PROTOCOL_FEATURES | (options.protocolFeatures ?? 0n);
+  const legacy = options.endianness === "big";
   return {
-    features: (KNOWN_RING_FEATURES | deviceFeatures) & ~withoutFeatures,
+    features: (KNOWN_RING_FEATURES | deviceFeatures) & ~withoutFeatures & (legacy ? ~NOT_LEGACY : ~0n),
+    needed: legacy ? ["CROSS_ENDIAN"] : [],
     protocolFeatures: known & ~withoutProtocolFeatures,
     all: false,
   };

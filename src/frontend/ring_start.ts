@@ -29,6 +29,7 @@ export async function startRing(session: FrontEndSession, ring: GuestRing): Prom
   const { index, kick } = ring;
   await session.request("SET_VRING_NUM", { index, num: ring.size });
   await session.request("SET_VRING_BASE", { index, num: ring.base });
+  if (ring.endianness === "big") await session.request("SET_VRING_ENDIAN", { index, num: 1 });
   await session.request("SET_VRING_ADDR", {
     index,
     flags: 0,

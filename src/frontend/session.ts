@@ -36,6 +36,8 @@ export interface Wishes {
   readonly features: bigint;
   /** Protocol features to accept when they are offered. */
   readonly protocolFeatures: bigint;
+  /** Protocol features without which there is no session. */
+  readonly needed: readonly ProtocolFeature[];
   /** Whether nothing of that may be missing: an earlier back-end had it, and it is in use. */
   readonly all: boolean;
 }
@@ -205,6 +207,11 @@ export class FrontEndSession {
       this.#requester.replyAck = this.negotiated("REPLY_ACK");
     } else if (wishes.all) {
       checkNoneLost(wishes.protocolFeatures, 0n, protocolFeatures);
+    }
+    for (const feature of wishes.needed) {
+      if (this.negotiated(feature)) continue;
+      const what = `${feature} (bit ${protocolFeatures[feature]})`;
+      throw new ProtocolError("GET_PROTOCOL_FEATURES", `the back-end must offer ${what}, which is needed`);
     }
     await this.request("SET_OWNER", undefined);
     if (this.negotiated("BACKEND_REQ")) await this.#openChannel();

@@ -61,6 +61,10 @@ interface Slot {
   readonly data: Piece;
 }
 
+async function readConfig(frontEnd: FrontEnd): Promise<BlkConfig> {
+  return blkConfig.decode(await frontEnd.readConfig(0, blkConfig.size), frontEnd.endianness);
+}
+
 /** A disk behind a vhost-user socket. */
 export class BlkDriver {
   /** The session. */
@@ -105,7 +109,6 @@ export class BlkDriver {
     const rings = numQueues * (queueSize * (26 + (indirect ? 64 : 0)) + 4096);
     const memory = new SharedMemory(rings + depth * (maxTransfer + 64) + 65536);
     try {
-      const config = blkConfig.decode(await frontEnd.readConfig(0, blkConfig.size));
       await frontEnd.shareMemory(memory);
       if (options.reconnect !== undefined) await frontEnd.recordInflight(numQueues, queueSize);
       const queues: DriverQueue[] = [];
@@ -113,6 +116,8 @@ export class BlkDriver {
       const queueOptions = { size: queueSize, tableSize: indirect ? 4 : 0, resubmit: true };
       for (let i = 0; i < numQueues; i++) queues.push(await frontEnd.startQueue(i, memory, queueOptions));
       await frontEnd.driverOk();
+      // Only now does the device know the byte order.
+      const config = await readConfig(frontEnd);
       const slots = Array.from({ length: depth }, (): Slot => {
         const header = memory.allocate(HEADER_SIZE);
         return {
@@ -135,9 +140,13 @@ export class BlkDriver {
     return Number(this.config.capacity) * SECTOR;
   }
 
+  get #little(): boolean {
+    return this.frontEnd.endianness === "little";
+  }
+
   /** Reads the configuration space again. */
   async refresh(): Promise<void> {
-    this.config = blkConfig.decode(await this.frontEnd.readConfig(0, blkConfig.size));
+    this.config = await readConfig(this.frontEnd);
   }
 
   /**
@@ -156,9 +165,10 @@ export class BlkDriver {
     const slot = this.#free.pop() as Slot;
     try {
       const { readable, writable } = buffers(slot);
-      slot.view.setUint32(0, type, true);
-      slot.view.setUint32(4, 0, true);
-      slot.view.setBigUint64(8, BigInt(position / SECTOR), true);
+      const little = this.#little;
+      slot.view.setUint32(0, type, little);
+      slot.view.setUint32(4, 0, little);
+      slot.view.setBigUint64(8, BigInt(position / SECTOR), little);
       slot.status.bytes[0] = 0xff;
       const queue = this.#queues[this.#turn++ % this.#queues.length];
       const done = queue.request(
@@ -239,9 +249,10 @@ export class BlkDriver {
   async #range(what: string, type: number, position: number, length: number, flags: number): Promise<void> {
     await this.#request(`${what} of ${length} bytes at ${position}`, type, 0, ({ data }) => {
       const view = new DataView(data.bytes.buffer, data.bytes.byteOffset, RANGE_SIZE);
-      view.setBigUint64(0, BigInt(position / SECTOR), true);
-      view.setUint32(8, length / SECTOR, true);
-      view.setUint32(12, flags, true);
+      const little = this.#little;
+      view.setBigUint64(0, BigInt(position / SECTOR), little);
+      view.setUint32(8, length / SECTOR, little);
+      view.setUint32(12, flags, little);
       return { readable: [{ guestAddress: data.guestAddress, length: RANGE_SIZE }], writable: [] };
     }, () => {});
   }

@@ -1,11 +1,9 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import process from "node:process";
-import { onEnd, type Scope } from "../support/cleanup.ts";
 import { type Emulator, Guest } from "../support/guest.ts";
 import { MIB, newImage } from "../support/image.ts";
 import { startDisk } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
+import { Child } from "../support/process.ts";
 
 /** Bits of GET_FEATURES by their place in what the guest's kernel prints. */
 const ACCESS_PLATFORM = 33;
@@ -26,27 +24,13 @@ const WRITE_AND_COMPARE = `
   [ "$(dd if=/dev/vda bs=4k skip=4096 count=64 2>/dev/null | sha256sum)" = "$(head -c 262144 /tmp/data | sha256sum)" ]
 `;
 
-/** Keeps processors busy until the test is over: what the session does then meets what the guest does in odd orders. */
-function makeBusy(scope: Scope, count: number): void {
-  for (let i = 0; i < count; i++) {
-    // It ends by itself too, should the test not live to see its end.
-    const loop = spawn("timeout", ["-s", "KILL", "90", "sh", "-c", "while :; do :; done"], {
-      detached: true,
-      stdio: "ignore",
-    });
-    onEnd(scope, () => {
-      if (loop.pid !== undefined) process.kill(-loop.pid, "SIGKILL");
-    });
-  }
-}
-
 interface Case {
   readonly name: string;
   readonly emulator?: Emulator;
   readonly props?: string;
   /** Features that the guest's driver is to accept. */
   readonly bits: readonly number[];
-  /** Processors to keep busy. */
+  /** Processors to keep busy: what the session does then meets what the guest does in odd orders. */
   readonly busy?: number;
   readonly reboot?: boolean;
 }
@@ -79,7 +63,7 @@ for (
       });
       const features = await guest.run("cat /sys/block/vda/device/features");
       for (const bit of bits) assert.equal(features[bit], "1", `feature ${bit} was accepted: ${features}`);
-      makeBusy(t, busy);
+      for (let i = 0; i < busy; i++) Child.start(t, "sh", ["-c", "while :; do :; done"]);
       await guest.run(WRITE_AND_COMPARE, 60_000);
       if (reboot) {
         // The same addresses mean other pages now.

@@ -27,6 +27,8 @@ const peers = {
   "qemu": () => which("qemu-system-x86_64"),
   /** QEMU 11, which Debian's stable releases do not have yet. */
   "qemu11": () => firstFile([join(peersDir, "qemu11/qemu-system-x86_64")], constants.X_OK),
+  /** QEMU for a big-endian machine, whose firmware has a legacy driver for disks. */
+  "qemu-ppc": () => firstFile([join(peersDir, "ppc/usr/bin/qemu-system-ppc64")], constants.X_OK),
   /** Reads and writes through QEMU's block layer. */
   "qemu-io": () => which("qemu-io"),
   /** Copies, compares and times disks through QEMU's block layer. */

@@ -5,9 +5,11 @@
  */
 
 import { Device, type DeviceBehaviour, LATER, type Queue } from "../../backend/device.ts";
-import { has, mask } from "../../protocol/features.ts";
+import { has, mask, ringFeatures } from "../../protocol/features.ts";
+import type { Endianness } from "../../protocol/struct.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
 import {
+  BARRIER,
   blkConfig,
   blkFeatures,
   BlkRequest,
@@ -130,13 +132,19 @@ export class BlkDevice extends Device {
 /** The disk as one front-end sees it: the state that the driver sets is its own. */
 class BlkFrontEnd implements DeviceBehaviour {
   readonly queues: readonly ((chain: Chain, queue: Queue) => unknown)[];
-  readonly config: { read(): Uint8Array; write(offset: number, data: Uint8Array): void };
+  readonly crossEndian = true;
+  readonly config: {
+    read(endianness: Endianness): Uint8Array;
+    write(offset: number, data: Uint8Array): void;
+  };
   readonly #options: BlkOptions;
   readonly #storage: Storage;
   readonly #readOnly: boolean;
   readonly #id: Uint8Array;
   #writeback = true;
   #features = 0n;
+  /** What counts of a request's kind. */
+  #typeMask = ~0;
   /** Whether a write is complete only when it is durable. */
   #writeThrough = false;
 
@@ -150,13 +158,14 @@ class BlkFrontEnd implements DeviceBehaviour {
     const handle = (chain: Chain, queue: Queue) => this.#handle(chain, queue);
     this.queues = new Array(numQueues).fill(handle);
     this.config = {
-      read: () => this.#config(),
+      read: (endianness) => this.#config(endianness),
       write: (offset, data) => this.#setConfig(offset, data),
     };
   }
 
   negotiated(features: bigint): void {
     this.#features = features;
+    this.#typeMask = has(features, ringFeatures.VERSION_1) ? ~0 : ~BARRIER;
     this.#decideCache();
   }
 
@@ -173,7 +182,7 @@ class BlkFrontEnd implements DeviceBehaviour {
       : !has(this.#features, blkFeatures.FLUSH);
   }
 
-  #config(): Uint8Array {
+  #config(endianness: Endianness): Uint8Array {
     const { numQueues = 16, blockSize = SECTOR } = this.#options;
     const zeroes = this.#storage.writeZeroes !== undefined && !this.#readOnly;
     const discard = this.#storage.discard !== undefined && !this.#readOnly;
@@ -203,7 +212,7 @@ class BlkFrontEnd implements DeviceBehaviour {
       maxSecureEraseSeg: 0,
       secureEraseSectorAlignment: 0,
       zoned: new Uint8Array(24),
-    });
+    }, endianness);
   }
 
   #setConfig(offset: number, data: Uint8Array): void {
@@ -223,7 +232,7 @@ class BlkFrontEnd implements DeviceBehaviour {
     if (last < 0) throw new RangeError(`head ${chain.head}: a request needs a writable byte for its status`);
     if (readable.byteLength < HEADER_SIZE) return complete(chain, IOERR, 1);
     try {
-      const type = readable.getUint32(0);
+      const type = readable.getUint32(0) & this.#typeMask;
       switch (type) {
         case BlkRequest.IN: {
           const position = this.#position(readable.getUint64(8), last);
