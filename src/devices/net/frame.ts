@@ -126,9 +126,4 @@ export class Frame {
   toIovec(iovec: Iovec): number {
     return this.#segments.toIovec(iovec, this.#start, this.byteLength);
   }
-
-  /** Puts the driver's header and the frame into an iovec, by address. */
-  toIovecWithHeader(iovec: Iovec): number {
-    return this.#segments.toIovec(iovec, 0, this.#start + this.byteLength);
-  }
 }
