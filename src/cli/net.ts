@@ -19,7 +19,7 @@ export const net: Command = {
       help: "Where frames go: switch (the default: to other guests of this socket), tap:NAME\n" +
         "(an interface of this machine), stream:PATH (a Unix socket such as passt's or\n" +
         "QEMU's -netdev stream), listen:PATH (the same, waiting for the peer),\n" +
-        "echo or null (for measuring).",
+        "echo, generate:BYTES or null (for measuring).",
     },
     "queue-pairs": {
       value: "N",

@@ -4,8 +4,9 @@
  * @module
  */
 
+import { ETHERNET_HEADER, MAX_FRAME } from "./layout.ts";
 import type { Network } from "./network.ts";
-import { EchoNetwork, NullNetwork } from "./simple_networks.ts";
+import { EchoNetwork, GeneratorNetwork, NullNetwork } from "./simple_networks.ts";
 import { StreamNetwork } from "./stream_network.ts";
 import { SwitchNetwork } from "./switch_network.ts";
 import { TapNetwork } from "./tap_network.ts";
@@ -19,7 +20,7 @@ export interface OpenNetworkOptions {
 }
 
 /**
- * Opens `switch`, `tap:NAME`, `stream:PATH`, `listen:PATH`, `echo` or `null`.
+ * Opens `switch`, `tap:NAME`, `stream:PATH`, `listen:PATH`, `echo`, `generate:BYTES` or `null`.
  *
  * @throws {TypeError} for anything else
  * @throws {OsError} when a device or socket cannot be opened
@@ -29,12 +30,14 @@ export function openNetwork(uri: string, options: OpenNetworkOptions = {}): Netw
   const at = uri.indexOf(":");
   const kind = at < 0 ? uri : uri.slice(0, at);
   const rest = at < 0 ? "" : uri.slice(at + 1);
-  if ((rest !== "") === ["tap", "stream", "listen"].includes(kind)) {
+  if ((rest !== "") === ["tap", "stream", "listen", "generate"].includes(kind)) {
     switch (kind) {
       case "switch":
         return new SwitchNetwork();
       case "echo":
         return new EchoNetwork();
+      case "generate":
+        return new GeneratorNetwork(testFrame(rest));
       case "null":
         return new NullNetwork();
       case "tap":
@@ -45,8 +48,22 @@ export function openNetwork(uri: string, options: OpenNetworkOptions = {}): Netw
     }
   }
   throw new TypeError(
-    `network must be switch, tap:NAME, stream:PATH, listen:PATH, echo or null; got ${JSON.stringify(uri)}`,
+    `network must be switch, tap:NAME, stream:PATH, listen:PATH, echo, generate:BYTES or null; got ${
+      JSON.stringify(uri)
+    }`,
   );
+}
+
+/** A broadcast of the type that is reserved for experiments. */
+function testFrame(size: string): Uint8Array {
+  const length = /^\d+$/.test(size) ? Number(size) : NaN;
+  if (!(length >= ETHERNET_HEADER && length <= MAX_FRAME)) {
+    throw new TypeError(`generate: a frame has ${ETHERNET_HEADER} to ${MAX_FRAME} bytes, got ${size}`);
+  }
+  const frame = new Uint8Array(length);
+  frame.fill(0xff, 0, 6);
+  frame.set([0x02, 0, 0, 0, 0, 1, 0x88, 0xb5], 6);
+  return frame;
 }
 
 /**
