@@ -7,6 +7,7 @@
 import { close } from "../../../ffi/fd.ts";
 import { Iovec } from "../../../ffi/iovec.ts";
 import { Native } from "../../../ffi/native.ts";
+import { Errno, OsError } from "../../../ffi/os_error.ts";
 import { Reactor } from "../../../ffi/reactor.ts";
 import {
   openTap,
@@ -115,8 +116,13 @@ class TapPort implements NetworkPort {
     output.clear();
     output.push(this.#headerAt, this.#headerSize);
     if (frame.toIovec(output) < frame.byteLength) return;
-    // What a header says that makes no sense is refused here (EINVAL), and so is all while the interface is down (EIO).
-    writePieces(this.#taps[pair % this.#taps.length].fd, output);
+    try {
+      // What a header says that makes no sense is refused here (EINVAL).
+      writePieces(this.#taps[pair % this.#taps.length].fd, output);
+    } catch (error) {
+      // The interface is down: a cable that is not plugged in.
+      if (!(error instanceof OsError && error.errno === Errno.EIO)) throw error;
+    }
   }
 
   accepts({ checksum, segmentation }: Offloads): void {
