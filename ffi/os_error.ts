@@ -68,6 +68,7 @@ const NAMES: Readonly<Record<number, string>> = {
 export const Errno = {
   ENOENT: 2,
   EINTR: 4,
+  EIO: 5,
   EAGAIN: 11,
   EBUSY: 16,
   EEXIST: 17,

@@ -45,6 +45,7 @@ export const symbols = {
   readlink: { parameters: ["u64", "u64", "u64"], result: "i32" },
   recvmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
   sendmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
+  readv: { parameters: ["i32", "u64", "i32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   socketpair: { parameters: ["i32", "i32", "i32", "u64"], result: "i32" },
@@ -53,6 +54,7 @@ export const symbols = {
   umask: { parameters: ["u32"], result: "u32" },
   unlink: { parameters: ["u64"], result: "i32" },
   write: { parameters: ["i32", "u64", "u64"], result: "i32" },
+  writev: { parameters: ["i32", "u64", "i32"], result: "i32" },
 } as const;
 
 type Parameter<T> = T extends "i64" | "u64" ? bigint : number;
