@@ -47,7 +47,7 @@ export class Chain {
    * Where the device has got to with it. Kept by the back-end: for owned queues when it was taken, as a count of those before
    * it; negative for the rest.
    */
-  turn = -1;
+  turn: number = -1;
   /** For the device: anything that it keeps with the slot, to use it again for the next request there. */
   context: unknown = undefined;
   #taken = 0;

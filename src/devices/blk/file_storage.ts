@@ -46,7 +46,7 @@ export interface FileOptions {
 }
 
 /** Bytes in a raw file or on a block device, moved between it and the guest by address. */
-export class FileStorage implements Storage, Synchronous {
+export class FileStorage implements Storage {
   /** Whether nothing may be written. */
   readonly readOnly: boolean;
   readonly #path: string;
