@@ -70,7 +70,7 @@ test("CROSS_ENDIAN is offered by devices that say they can, and needed", LIMIT, 
   await with_.negotiate(PROTOCOL & ~CROSS_ENDIAN, VERSION_1 | RING_PACKED);
   assert.equal(await endian(with_, 0, 1), 1n);
   await able.log.problem(/SET_VRING_ENDIAN: protocol feature CROSS_ENDIAN was not negotiated/);
-  await assert.rejects(plain.frontEnd({ endianness: "big" }), /needs CROSS_ENDIAN/);
+  await assert.rejects(plain.frontEnd({ endianness: "big" }), /must offer CROSS_ENDIAN/);
 });
 
 for (
@@ -140,7 +140,6 @@ test(
     await frontEnd.shareMemory(memory);
     await frontEnd.startQueue(0, memory, { size: 8 });
     assert.equal(await capacity(), 2048);
-    assert.equal(changes, 0, "nothing may be said before the driver is up");
     await frontEnd.driverOk();
     await frontEnd.request("GET_QUEUE_NUM", undefined);
     assert.equal(await capacity(), 2048);
