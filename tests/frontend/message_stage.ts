@@ -14,10 +14,10 @@ import { Scene } from "../session/scene.ts";
 import { onEnd, type Scope } from "../support/cleanup.ts";
 import { echo } from "./stand.ts";
 
-const { XEN_MMAP, CROSS_ENDIAN, INBAND_NOTIFICATIONS, REPLY_ACK } = protocolFeatures;
+const { XEN_MMAP, INBAND_NOTIFICATIONS, REPLY_ACK } = protocolFeatures;
 
 /** Every protocol feature that makes sense here. */
-const ALL = ((1n << 23n) - 1n) & ~mask(XEN_MMAP, CROSS_ENDIAN, INBAND_NOTIFICATIONS);
+const ALL = ((1n << 23n) - 1n) & ~mask(XEN_MMAP, INBAND_NOTIFICATIONS);
 
 /** What a test of one message chooses. */
 export interface StageOptions {
@@ -31,6 +31,8 @@ export interface StageOptions {
   readonly inBand?: boolean;
   /** Whether the device is behind an IOMMU, which maps one to one what is asked for. */
   readonly iommu?: boolean;
+  /** Whether the driver is a legacy one of a big-endian machine. */
+  readonly bigEndian?: boolean;
   /** Whether the front-end has no handlers for the channel. */
   readonly deaf?: boolean;
 }
@@ -78,6 +80,7 @@ export class MessageStage {
     return {
       deviceFeatures: (options.deviceFeatures ?? 0n) | (iommu ? mask(ringFeatures.ACCESS_PLATFORM) : 0n),
       withoutFeatures: options.withoutFeatures,
+      endianness: options.bigEndian === true ? "big" : "little",
       protocolFeatures: inBand ? ALL | mask(INBAND_NOTIFICATIONS) : ALL,
       withoutProtocolFeatures: without | (replyAck ? 0n : mask(REPLY_ACK)),
       tap: (direction, { name, header: { flags } }) => void this.crossings.push({ direction, name, flags }),
@@ -120,6 +123,7 @@ export class MessageStage {
           crypto: { create: () => 42n, close: (id) => void said.push(`crypto ${id}`) },
           setGpuSocket: (fd) => void (this.gpuSocket = fd),
           hostNotifiers: true,
+          crossEndian: true,
         };
       },
     });
