@@ -186,7 +186,7 @@ realTest("QEMU keeps shared objects, and cannot ask for them", ["qemu11", "guest
   await device.checkUnharmed();
 });
 
-realTest("a guest rings a doorbell of ours", ["qemu11", "guest"], {}, async (t) => {
+realTest("a guest rings a doorbell of ours", ["qemu11", "guest"], { timeout: 120_000 }, async (t) => {
   const balloon = new Balloon({ hostNotifiers: true });
   const device = await InProcess.serve(t, balloon.device);
   // One page per ring makes the PCI resource too large to be plugged in.
@@ -226,7 +226,7 @@ realTest("a guest rings a doorbell of ours", ["qemu11", "guest"], {}, async (t) 
 realTest(
   "a pause is no reset; a driver's restart and the guest's are",
   ["qemu11", "guest"],
-  {},
+  { timeout: 120_000 },
   async (t) => {
     const balloon = new Balloon();
     const [device, guest] = await plugged(t, balloon.device, BALLOON);
