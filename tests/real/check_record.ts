@@ -5,7 +5,7 @@ import type { CaseResult, Verdict } from "../../src/tools/check/mod.ts";
 // What back-ends of others did when they were last checked: check_results/, a file for each.
 
 /** What came of a case: its verdict, and what there is to be said about one that does not simply pass. */
-export type Known = "pass" | "not offered" | { verdict: Verdict; expected?: string; got: string };
+export type Known = "pass" | { verdict: Verdict; expected?: string; got: string };
 
 /** What is known of a back-end. */
 export interface PeerRecord {
@@ -17,7 +17,7 @@ export interface PeerRecord {
   device: string;
   /** Cases whose result is decided by a race in the back-end, each with what races; they are not compared. */
   races: Record<string, string>;
-  /** Results by case. */
+  /** Results by case; what is not offered has none. */
   results: Record<string, Known>;
 }
 
@@ -35,13 +35,17 @@ export function writeRecord(record: PeerRecord): void {
   writeFileSync(recordPath(record.peer), `${JSON.stringify(record, null, 2)}\n`);
 }
 
-/** A result as it is written down. */
-export function knownOf({ verdict, expected, got }: CaseResult): Known {
-  if (verdict === "pass" || verdict === "not offered") return verdict;
-  return verdict === "fail" ? { verdict, expected, got } : { verdict, got };
+/** Results as they are written down. */
+export function knownOf(results: readonly CaseResult[]): Record<string, Known> {
+  return Object.fromEntries(
+    results.filter(({ verdict }) => verdict !== "not offered").map(({ id, verdict, expected, got }) => {
+      if (verdict === "pass") return [id, verdict];
+      return [id, verdict === "fail" ? { verdict, expected, got } : { verdict, got }];
+    }),
+  );
 }
 
 /** The verdict of what is written down. */
-export function verdictOf(each: Known | undefined): string {
-  return each === undefined ? "no such case" : typeof each === "string" ? each : each.verdict;
+export function verdictOf(each: Known | undefined): Verdict {
+  return each === undefined ? "not offered" : typeof each === "string" ? each : each.verdict;
 }

@@ -282,6 +282,7 @@ export const memoryCases: readonly Case[] = [
       trial.after(() => close(fd));
       const reaction = await attemptTable(drive.peer, [regionOf(drive.memory)], [fd]);
       if (reaction !== "refused") return reactionFinding(reaction);
+      if (!await drive.peer.answers()) return open("answers failure, and then closes the connection");
       const placed = drive.place();
       drive.ring.offer(placed.head);
       drive.ring.kick();
