@@ -5,7 +5,7 @@
  */
 
 import { DescriptorBag } from "../../../../ffi/fd.ts";
-import type { RingFeature } from "../../../protocol/features.ts";
+import { mask, type RingFeature, ringFeatures } from "../../../protocol/features.ts";
 import { HeaderFlag } from "../../../protocol/header.ts";
 import { backendMessages } from "../../../protocol/messages.ts";
 import { payloads } from "../../../protocol/payloads.ts";
@@ -245,12 +245,13 @@ export const formatCases: readonly Case[] = [
   },
   {
     id: "formats.endian",
-    title: "SET_VRING_ENDIAN accepts little-endian and big-endian rings",
+    title: "SET_VRING_ENDIAN of a legacy driver, without VERSION_1, accepts both byte orders",
     section: aboutMessage("SET_VRING_ENDIAN"),
     needs: { protocol: ["CROSS_ENDIAN"] },
     run: async (trial) => {
-      const peer = await trial.open();
+      const peer = await trial.open({ withoutFeatures: mask(ringFeatures.VERSION_1) });
       for (const num of [0, 1]) await peer.set("SET_VRING_ENDIAN", { index: 0, num });
+      await peer.barrier();
     },
   },
 ];
