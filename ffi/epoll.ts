@@ -79,11 +79,12 @@ export class Epoll {
    * @throws {OsError}
    */
   wait(timeout: number): number {
-    const n = libc.epoll_wait(this.fd, this.#events.address, MAX_EVENTS, timeout);
+    let n = libc.epoll_wait(this.fd, this.#events.address, MAX_EVENTS, timeout);
     if (n < 0) {
       const number = errno();
-      if (number === Errno.EINTR) return 0;
-      throw new OsError("epoll_wait", number, "waiting for descriptors");
+      if (number !== Errno.EINTR) throw new OsError("epoll_wait", number, "waiting for descriptors");
+      // What interrupts is often what completes an operation of io_uring, which is ready then.
+      n = Math.max(0, libc.epoll_wait(this.fd, this.#events.address, MAX_EVENTS, 0));
     }
     for (let i = 0; i < n; i++) {
       this.ready[i] = this.#events.view.getUint32(i * EVENT_SIZE + DATA_OFFSET, littleEndian);

@@ -30,7 +30,7 @@ export function eventfd(): number {
  * that nobody can hear it.
  */
 export function signal(fd: number): boolean {
-  return libc.write(fd, one.address, 8n) >= 0n || errno() === Errno.EAGAIN;
+  return libc.write(fd, one.address, 8n) >= 0 || errno() === Errno.EAGAIN;
 }
 
 /**
@@ -42,8 +42,8 @@ export function signal(fd: number): boolean {
  */
 export function consume(fd: number): "rung" | "quiet" | "gone" {
   const n = libc.read(fd, counter.address, 8n);
-  if (n > 0n) return "rung";
-  if (n === 0n) return "gone";
+  if (n > 0) return "rung";
+  if (n === 0) return "gone";
   const number = errno();
   return number === Errno.EAGAIN || number === Errno.EINTR ? "quiet" : "gone";
 }

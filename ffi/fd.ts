@@ -162,7 +162,7 @@ const linkText = new Native(4096);
 export function linkTarget(fd: number): string {
   const link = Native.string(`/proc/self/fd/${fd}`);
   const length = check(
-    Number(libc.readlink(link.address, linkText.address, 4096n)),
+    libc.readlink(link.address, linkText.address, 4096n),
     "readlink",
     () => `looking at descriptor ${fd}`,
   );
@@ -191,7 +191,7 @@ const transfer = new Native(4096);
  */
 export function readBytes(fd: number, maximum = 4096): Uint8Array<ArrayBuffer> | null {
   for (;;) {
-    const n = Number(libc.read(fd, transfer.address, BigInt(Math.min(maximum, 4096))));
+    const n = libc.read(fd, transfer.address, BigInt(Math.min(maximum, 4096)));
     if (n >= 0) return transfer.bytes.slice(0, n);
     const number = errno();
     if (number === Errno.EAGAIN) return null;
@@ -209,7 +209,7 @@ export function writeBytes(fd: number, source: Uint8Array): number | null {
   const length = Math.min(source.length, 4096);
   transfer.bytes.set(source.subarray(0, length));
   for (;;) {
-    const n = Number(libc.write(fd, transfer.address, BigInt(length)));
+    const n = libc.write(fd, transfer.address, BigInt(length));
     if (n >= 0) return n;
     const number = errno();
     if (number === Errno.EAGAIN) return null;

@@ -14,9 +14,11 @@ const O_CLOEXEC = 0o2000000;
 /** Flags of `open(2)`; O_DIRECT is one of the few that differ between processors. */
 export const OpenFlag = {
   READ_ONLY: 0,
+  WRITE_ONLY: 1,
   READ_WRITE: 2,
   CREATE: 0o100,
   EXCLUSIVE: 0o200,
+  TRUNCATE: 0o1000,
   PATH_ONLY: 0o10000000,
   DIRECT: arch === "x86_64" ? 0o40000 : 0o200000,
 } as const;
@@ -62,7 +64,7 @@ export function removeFile(path: string): void {
  */
 export function readAt(fd: number, iovec: Iovec, position: number): number {
   const wanted = iovec.byteLength;
-  let done = Number(libc.preadv(fd, iovec.address, iovec.count, BigInt(position)));
+  let done = libc.preadv(fd, iovec.address, iovec.count, BigInt(position));
   if (done === wanted) return done;
   for (;;) {
     if (done < 0) {
@@ -77,7 +79,7 @@ export function readAt(fd: number, iovec: Iovec, position: number): number {
       if (iovec.byteLength === 0) return wanted;
     }
     const next = position + wanted - iovec.byteLength;
-    done = Number(libc.preadv(fd, iovec.address, iovec.count, BigInt(next)));
+    done = libc.preadv(fd, iovec.address, iovec.count, BigInt(next));
   }
 }
 
@@ -89,7 +91,7 @@ export function readAt(fd: number, iovec: Iovec, position: number): number {
  */
 export function writeAt(fd: number, iovec: Iovec, position: number): void {
   const wanted = iovec.byteLength;
-  let done = Number(libc.pwritev(fd, iovec.address, iovec.count, BigInt(position)));
+  let done = libc.pwritev(fd, iovec.address, iovec.count, BigInt(position));
   if (done === wanted) return;
   for (;;) {
     if (done < 0) {
@@ -102,7 +104,7 @@ export function writeAt(fd: number, iovec: Iovec, position: number): void {
       if (iovec.byteLength === 0) return;
     }
     const next = position + wanted - iovec.byteLength;
-    done = Number(libc.pwritev(fd, iovec.address, iovec.count, BigInt(next)));
+    done = libc.pwritev(fd, iovec.address, iovec.count, BigInt(next));
   }
 }
 

@@ -27,7 +27,7 @@ export class Iovec {
   readonly #words: Uint32Array;
   readonly #native: Native;
 
-  /** An empty list with room for `capacity` pieces, {@link MAX_PIECES} at the most. */
+  /** An empty list with room for `capacity` pieces; one call takes {@link MAX_PIECES} at the most. */
   constructor(capacity = MAX_PIECES) {
     this.#native = new Native(capacity * 16);
     this.#words = new Uint32Array(this.#native.buffer);
@@ -61,6 +61,11 @@ export class Iovec {
     words[at + 2 + HIGH] = 0;
     this.count++;
     this.byteLength += length;
+  }
+
+  /** Address of a piece. */
+  addressAt(index: number): number {
+    return this.#words[4 * index + HIGH] * TWO_32 + this.#words[4 * index + LOW];
   }
 
   /** Drops bytes from the front, after a call that moved fewer than asked. */

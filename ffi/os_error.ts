@@ -68,10 +68,13 @@ const NAMES: Readonly<Record<number, string>> = {
 export const Errno = {
   ENOENT: 2,
   EINTR: 4,
+  EIO: 5,
   EAGAIN: 11,
+  EBUSY: 16,
   EEXIST: 17,
   EINVAL: 22,
   EPIPE: 32,
+  ENOSYS: 38,
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
   ECONNRESET: 104,

@@ -52,6 +52,7 @@ export class Reactor {
 
   readonly #epoll = new Epoll();
   readonly #callbacks = new Map<number, () => void>();
+  readonly #background = new Set<number>();
   readonly #awake: Looker[] = [];
   readonly #pace = new Pace(0.05);
   /** When work was last found or announced; -1 for never. */
@@ -87,6 +88,7 @@ export class Reactor {
   /** Ends it, with its thread: nothing is watched any more. */
   async close(): Promise<void> {
     this.#callbacks.clear();
+    this.#background.clear();
     this.#interrupt();
     if (this.#running) await new Promise<void>((resolve) => this.#onEnd = resolve);
     this.#epoll.close();
@@ -97,20 +99,27 @@ export class Reactor {
 
   /**
    * Calls back whenever the descriptor is readable (or its peer has gone), until {@link unwatch}. Keeps the process
-   * alive. The callback must take what is there, or it is called again.
+   * alive, unless in the background. The callback must take what is there, or it is called again.
    *
    * @param events of {@link EpollEvent}
+   * @param background whether the process may end meanwhile
    * @throws {OsError} EPERM for a descriptor that cannot be waited for, such as a regular file
    */
-  watch(fd: number, callback: () => void, events: number = EpollEvent.IN): void {
+  watch(fd: number, callback: () => void, events: number = EpollEvent.IN, background = false): void {
     this.#epoll.add(fd, events);
     this.#callbacks.set(fd, callback);
+    if (background) this.#background.add(fd);
     this.#start();
+  }
+
+  /** Whether there is something to wait for. */
+  get #wanted(): boolean {
+    return this.#callbacks.size > this.#background.size;
   }
 
   /** Starts the loop, unless it runs or there is nothing to wait for. */
   #start(): void {
-    if (this.#running || this.#callbacks.size === 0) return;
+    if (this.#running || !this.#wanted) return;
     this.#running = this.#unsettled = true;
     void this.#run();
   }
@@ -128,8 +137,9 @@ export class Reactor {
   /** Ends {@link watch}. Call before closing the descriptor. */
   unwatch(fd: number): void {
     if (!this.#callbacks.delete(fd)) return;
+    this.#background.delete(fd);
     this.#epoll.delete(fd);
-    if (this.#callbacks.size === 0) this.#interrupt();
+    if (!this.#wanted) this.#interrupt();
   }
 
   /** Starts looking: something has come, or may have. */
@@ -168,7 +178,7 @@ export class Reactor {
 
   async #run(): Promise<void> {
     const sleeper = this.#sleeper = new Sleeper(this.#epoll);
-    while (this.#callbacks.size > 0) {
+    while (this.#wanted) {
       const seen = sleeper.interruptions;
       if (!this.#turn()) {
         await sleeper.sleep(seen);
@@ -198,7 +208,7 @@ export class Reactor {
         if (came) continue;
       }
       if (this.#inbox !== undefined && this.#outside === 0) {
-        if (this.#unsettled || this.#inbox.expecting() || this.#callbacks.size === 0) return true;
+        if (this.#unsettled || this.#inbox.expecting() || !this.#wanted) return true;
         this.#dispatch(-1);
         end = performance.now() + TURN;
         continue;

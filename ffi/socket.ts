@@ -136,7 +136,7 @@ export function shutdownSending(fd: number): void {
 /** Whether the peer takes nothing any more, because it has closed its end altogether. */
 export function hasLeft(fd: number): boolean {
   setMessage(0n, 0, 0);
-  return libc.sendmsg(fd, message.address, MSG_NOSIGNAL | MSG_DONTWAIT) < 0n && errno() !== Errno.EAGAIN;
+  return libc.sendmsg(fd, message.address, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno() !== Errno.EAGAIN;
 }
 
 const option = new Native(16);
@@ -224,7 +224,7 @@ export function send(fd: number, at: bigint, length: number, fds: readonly numbe
   message.set32(CONTROL + 12, SCM_RIGHTS);
   fds.forEach((each, i) => message.set32(CONTROL + CMSG_HEADER + 4 * i, each));
   for (;;) {
-    const sent = Number(libc.sendmsg(fd, message.address, MSG_NOSIGNAL | MSG_DONTWAIT));
+    const sent = libc.sendmsg(fd, message.address, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent >= 0) return sent;
     const number = errno();
     if (number === Errno.EAGAIN) return -1;
@@ -252,7 +252,7 @@ export interface Received {
 export function receive(fd: number, at: bigint, length: number): Received {
   setMessage(at, length, CONTROL_SIZE);
   for (;;) {
-    const n = Number(libc.recvmsg(fd, message.address, MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
+    const n = libc.recvmsg(fd, message.address, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (n < 0) {
       const number = errno();
       if (number === Errno.EINTR) continue;

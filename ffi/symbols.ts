@@ -4,7 +4,8 @@
  *
  * Pointers and sizes are `u64`/`i64` and travel as `bigint`: a pointer parameter of its own kind would
  * cost an object per call, and a `number` for a 64-bit parameter leaves the fast path of the engine.
- * A result that always fits in 31 bits (a descriptor, a count bounded by the caller) is `i32`.
+ * A result that always fits in 31 bits (a descriptor, a count of bytes, of which Linux moves less than 2^31 a call) is
+ * `i32`: a `bigint` for each call would be garbage for each request.
  *
  * @module
  */
@@ -38,20 +39,22 @@ export const symbols = {
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   open: { parameters: ["u64", "i32", "u32"], result: "i32" },
   pipe2: { parameters: ["u64", "i32"], result: "i32" },
-  preadv: { parameters: ["i32", "u64", "i32", "i64"], result: "i64" },
-  pwritev: { parameters: ["i32", "u64", "i32", "i64"], result: "i64" },
-  read: { parameters: ["i32", "u64", "u64"], result: "i64" },
-  readlink: { parameters: ["u64", "u64", "u64"], result: "i64" },
-  recvmsg: { parameters: ["i32", "u64", "i32"], result: "i64" },
-  sendmsg: { parameters: ["i32", "u64", "i32"], result: "i64" },
+  preadv: { parameters: ["i32", "u64", "i32", "i64"], result: "i32" },
+  pwritev: { parameters: ["i32", "u64", "i32", "i64"], result: "i32" },
+  read: { parameters: ["i32", "u64", "u64"], result: "i32" },
+  readlink: { parameters: ["u64", "u64", "u64"], result: "i32" },
+  recvmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
+  sendmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
+  readv: { parameters: ["i32", "u64", "i32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   socketpair: { parameters: ["i32", "i32", "i32", "u64"], result: "i32" },
   statx: { parameters: ["i32", "u64", "i32", "u32", "u64"], result: "i32" },
-  syscall: { parameters: ["i64", "i64"], result: "i64" },
+  syscall: { parameters: ["i64", "u64", "u64", "u64", "u64", "u64", "u64"], result: "i32" },
   umask: { parameters: ["u32"], result: "u32" },
   unlink: { parameters: ["u64"], result: "i32" },
-  write: { parameters: ["i32", "u64", "u64"], result: "i64" },
+  write: { parameters: ["i32", "u64", "u64"], result: "i32" },
+  writev: { parameters: ["i32", "u64", "i32"], result: "i32" },
 } as const;
 
 type Parameter<T> = T extends "i64" | "u64" ? bigint : number;

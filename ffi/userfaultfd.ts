@@ -30,7 +30,7 @@ const argument = new Native(32);
  */
 export function userfaultfd(): number {
   const fd = check(
-    Number(libc.syscall(SYSCALL, BigInt(O_CLOEXEC | O_NONBLOCK))),
+    libc.syscall(SYSCALL, BigInt(O_CLOEXEC | O_NONBLOCK), 0n, 0n, 0n, 0n, 0n),
     "userfaultfd",
     "creating it",
   );
@@ -95,7 +95,7 @@ const copy = new Native(40);
  */
 export function nextFault(fd: number): bigint | null {
   for (;;) {
-    if (libc.read(fd, message.address, 32n) !== 32n) {
+    if (libc.read(fd, message.address, 32n) !== 32) {
       const number = errno();
       if (number === Errno.EAGAIN) return null;
       throw new OsError("read", number, "reading a page fault");

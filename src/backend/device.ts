@@ -7,6 +7,7 @@
 import type { ProtocolFeature } from "../protocol/features.ts";
 import type { BackendMessage, backendMessages, PayloadOf, ReplyOf } from "../protocol/messages.ts";
 import type { CryptoSession } from "../protocol/payloads.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import type { Answer } from "../transport/requester.ts";
 import type { Chain } from "../virtqueue/chain.ts";
 
@@ -21,11 +22,22 @@ export interface Queue {
   readonly size: number;
   /** The features that the driver accepted, of both device and ring. */
   readonly features: bigint;
+  /**
+   * Completes a request whose handler has returned {@link LATER}. Allocates nothing. The driver sees it with others of the
+   * same turn.
+   */
+  complete(chain: Chain): void;
+  /** Byte order of the ring and of the requests in it. */
+  readonly endianness: Endianness;
 }
 
+/** What a handler returns when it will call {@link Queue.complete}: a promise that costs nothing. */
+export const LATER: unique symbol = Symbol("later");
+
 /**
- * Handles a request. It has completed when the function returns; or, when that is a promise, when it resolves. Any other
- * result is ignored; what counts is what was written to the chain. Requests may complete in any order.
+ * Handles a request. It has completed when the function returns; when that is a promise, when it resolves; when it is
+ * {@link LATER}, at {@link Queue.complete}. Any other result is ignored; what counts is what was written to the chain.
+ * Requests may complete in any order.
  *
  * An exception completes the request as well, with what was written so far, and is logged.
  */
@@ -119,12 +131,14 @@ export interface QueueOwner {
 export interface ConfigSpace {
   /**
    * The bytes as they are now, at most 256. What the front-end reads past the end is zero.
+   *
+   * @param endianness byte order of the fields: little, but for a legacy driver on a big-endian machine
    */
-  read(): Uint8Array;
+  read(endianness: Endianness): Uint8Array;
   /**
    * The driver writes (or live migration does, which may also set what drivers cannot). Throw to refuse. Some front-ends
-   * always write the whole space, whatever the driver has written (QEMU, but for disks and input devices): what the driver
-   * cannot change is then there as the front-end has read it last.
+   * always write the whole space, whatever the driver has written (QEMU's generic device): what the driver cannot change
+   * is then there as the front-end has read it last.
    *
    * @param offset of the first byte
    */
@@ -137,6 +151,11 @@ export interface DeviceBehaviour {
   readonly queues: readonly (QueueHandler | QueueOwner)[];
   /** The configuration space, for device types that have one. */
   readonly config?: ConfigSpace;
+  /**
+   * Whether requests are read and written in the byte order of {@link Chain.endianness}, and the configuration space in that of
+   * {@link ConfigSpace.read}: legacy drivers on big-endian machines can then use the device (CROSS_ENDIAN).
+   */
+  readonly crossEndian?: boolean;
   /** The driver has accepted these features. Called before any request, and again when they change. */
   negotiated?(features: bigint): void;
   /** Back to the state at power-on. No request is in flight. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Endianness } from "../protocol/struct.ts";
 import type { Chain } from "../virtqueue/chain.ts";
 import type { Ring } from "../virtqueue/ring.ts";
 import type { OwnedQueue, QueueOwner } from "./device.ts";
@@ -52,7 +53,15 @@ export class OwnedRing implements RingWork, OwnedQueue {
     return this.#vring.features;
   }
 
+  get endianness(): Endianness {
+    return this.#vring.endianness;
+  }
+
   idled(): undefined {}
+
+  keepHidden(): void {
+    this.#hidden = true;
+  }
 
   refresh(): void {
     this.#dry = true;
@@ -62,7 +71,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
     if (this.#handed !== undefined) return;
     this.#handed = this.#vring.ring;
     this.#dry = true;
-    this.#more = this.#hidden = false;
+    this.#more = false;
     this.#takes = this.#returns = 0;
     this.#ordered = true;
     try {
@@ -78,6 +87,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
     if (ring === undefined) return;
     this.#dismiss();
     this.#handed = undefined;
+    this.#hidden = false;
     this.#vring.show(ring);
     if (ring.inFlight === 0 || (this.#ordered && ring.rewind())) return;
     for (const chain of ring.taken()) {

@@ -52,6 +52,8 @@ export interface RingHosting {
   clearIotlb(): Awaitable<void>;
   /** SET_CONFIG. */
   writeConfig(offset: number, data: Uint8Array, migration: boolean): Awaitable<void>;
+  /** A driver begins anew with the features that it has accepted already; no ring runs. */
+  rewind(): Awaitable<void>;
   /** RESET_DEVICE, when all rings have stopped. */
   reset(): Awaitable<void>;
 }
@@ -59,7 +61,7 @@ export interface RingHosting {
 /** What happens, for the session. */
 export type RingEvents = Pick<
   VringContext,
-  "onRequestError" | "onRunning" | "onMiss" | "notifyInBand" | "onBroken"
+  "onRequestError" | "onRunning" | "onRewound" | "onMiss" | "notifyInBand" | "onBroken"
 >;
 
 /**
@@ -192,6 +194,11 @@ export class RingHost implements RingHosting {
 
   writeConfig(offset: number, data: Uint8Array, migration: boolean): void {
     this.behaviour.config?.write?.(offset, data, migration);
+  }
+
+  rewind(): void {
+    this.behaviour.reset?.();
+    this.behaviour.negotiated?.(this.#features);
   }
 
   reset(): void {

@@ -76,6 +76,11 @@ export class RingSite {
 
   #part(name: string, address: bigint, length: number, access: number): VringPart {
     const part = this.#context.locate(address, length, access);
+    if (part === undefined && !this.#context.hasMemory()) {
+      throw new RingError(
+        `ring ${this.#index}: the front-end has shared no guest memory (in QEMU, it needs share=on)`,
+      );
+    }
     if (part === undefined) {
       const range = `0x${address.toString(16)}+${length}`;
       throw new RingError(

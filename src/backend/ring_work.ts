@@ -5,9 +5,10 @@
  */
 
 import type { Looker } from "../../ffi/reactor.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import type { Chain } from "../virtqueue/chain.ts";
 import type { Ring } from "../virtqueue/ring.ts";
-import type { QueueHandler } from "./device.ts";
+import { LATER, type Queue, type QueueHandler } from "./device.ts";
 import type { RingToWork } from "./vring_context.ts";
 
 /** Requests handled before other rings get their turn. */
@@ -28,6 +29,8 @@ export interface RingWork extends Looker {
   takeBack(): void;
   /** There may be chains again where there were none before. */
   refresh(): void;
+  /** What could not be shown to the driver is shown when the ring is looked at next. */
+  keepHidden(): void;
   /** Requests whose handlers still have to finish. */
   readonly pending: number;
   /** A promise of {@link pending} having come to 0, if it is not. */
@@ -36,11 +39,18 @@ export interface RingWork extends Looker {
   abandon(): void;
 }
 
+/** Marks of {@link Chain.turn}: a request that is complete, one whose handler runs, and one that waits for {@link Queue.complete}. */
+const COMPLETED = -1;
+const HANDLED = -2;
+const DEFERRED = -3;
+
 /** Calls a handler for each request. */
-export class HandledRing implements RingWork {
+export class HandledRing implements RingWork, Queue {
   readonly #vring: RingToWork;
   readonly #handler: QueueHandler;
   #flushing = false;
+  /** Whether chains were completed that the driver has not been shown. */
+  #hidden = false;
   #pending = 0;
   readonly #idlers: (() => void)[] = [];
 
@@ -50,14 +60,37 @@ export class HandledRing implements RingWork {
     this.#handler = handler;
   }
 
+  get index(): number {
+    return this.#vring.index;
+  }
+
+  get size(): number {
+    return this.#vring.size;
+  }
+
+  get features(): bigint {
+    return this.#vring.features;
+  }
+
+  get endianness(): Endianness {
+    return this.#vring.endianness;
+  }
+
   get pending(): number {
     return this.#pending;
   }
 
   handOut(): void {}
-  takeBack(): void {}
   refresh(): void {}
   abandon(): void {}
+
+  takeBack(): void {
+    this.#showHidden();
+  }
+
+  keepHidden(): void {
+    this.#hidden = true;
+  }
 
   idled(): Promise<void> | undefined {
     return this.#pending === 0 ? undefined : new Promise((resolve) => this.#idlers.push(resolve));
@@ -67,7 +100,8 @@ export class HandledRing implements RingWork {
   look(): boolean {
     const vring = this.#vring;
     const ring = vring.ring;
-    if (ring === undefined || !vring.running || vring.waits || !ring.available()) return false;
+    if (ring === undefined || !vring.running) return false;
+    if (vring.waits || !ring.available()) return this.#showHidden();
     ring.suppress();
     try {
       for (let n = 0, bytes = 0, shown = 0; n < BATCH; n++) {
@@ -84,44 +118,88 @@ export class HandledRing implements RingWork {
       }
     } catch (error) {
       // What came before that is the driver's before it is told.
-      vring.show(ring);
+      this.#show(ring);
       vring.failed(error);
       return true;
     }
-    vring.show(ring);
+    this.#show(ring);
     return true;
   }
 
   /** Asks for kicks. Returns true when something came in meanwhile. */
   idle(): boolean {
     const vring = this.#vring;
+    if (this.#hidden) return true;
     return vring.running && !vring.waits && vring.ring !== undefined && vring.ring.arm();
+  }
+
+  #show(ring: Ring): void {
+    this.#hidden = false;
+    this.#vring.show(ring);
+  }
+
+  /** Shows what was completed apart from a batch. Returns whether there was anything. */
+  #showHidden(): boolean {
+    const { ring } = this.#vring;
+    if (!this.#hidden || ring === undefined) return false;
+    this.#show(ring);
+    return true;
   }
 
   #handle(ring: Ring, chain: Chain): void {
     let result: unknown;
+    chain.turn = HANDLED;
     try {
-      result = this.#handler(chain, this.#vring);
+      result = this.#handler(chain, this);
     } catch (error) {
       this.#vring.requestFailed(error);
     }
-    if (result instanceof Promise) this.#completeLater(ring, chain, result);
-    else ring.push(chain);
+    if (result === LATER && chain.turn === HANDLED) {
+      chain.turn = DEFERRED;
+      chain.pin();
+      this.#pending++;
+    } else if (result instanceof Promise) {
+      this.#completeLater(chain, result);
+    } else {
+      ring.push(chain);
+    }
   }
 
-  #completeLater(ring: Ring, chain: Chain, promised: Promise<unknown>): void {
+  /** {@link Queue.complete}: a request is complete whose handler has returned {@link LATER}. */
+  complete(chain: Chain): void {
+    const deferred = chain.turn === DEFERRED;
+    chain.turn = COMPLETED;
+    if (!deferred) return;
+    const ring = this.#settle(chain);
+    if (ring === undefined) return;
+    if (this.#vring.running) {
+      this.#hidden = true;
+      this.#vring.reactor.wake(this);
+    } else {
+      this.#show(ring);
+      this.#vring.settled();
+    }
+  }
+
+  /** The device has done with a request. Returns the ring that it is returned to, unless the session is over. */
+  #settle(chain: Chain): Ring | undefined {
+    chain.unpin();
+    if (--this.#pending === 0) { for (const idle of this.#idlers.splice(0)) idle(); }
+    const { ring } = this.#vring;
+    ring?.push(chain);
+    return ring;
+  }
+
+  #completeLater(chain: Chain, promised: Promise<unknown>): void {
     const vring = this.#vring;
+    const { reactor } = vring;
     chain.pin();
-    if (this.#pending++ === 0) vring.reactor.deferred();
+    this.#pending++;
+    reactor.deferred();
     promised.catch((error) => vring.requestFailed(error)).then(() => {
-      chain.unpin();
-      if (--this.#pending === 0) {
-        vring.reactor.completed();
-        for (const idle of this.#idlers.splice(0)) idle();
-      }
-      if (ring !== vring.ring) return;
-      ring.push(chain);
-      if (this.#flushing) return;
+      reactor.completed();
+      const ring = this.#settle(chain);
+      if (ring === undefined || this.#flushing) return;
       // Several requests may complete in one turn of the event loop; tell the driver once.
       this.#flushing = true;
       queueMicrotask(() => {

@@ -18,6 +18,7 @@ import {
   ringFeatures,
 } from "../protocol/features.ts";
 import type { MessageRow } from "../protocol/messages.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import { after, all, type Awaitable } from "./awaitable.ts";
 import { BackChannel } from "./back_channel.ts";
 import { IotlbMisses } from "./iotlb_misses.ts";
@@ -75,6 +76,7 @@ export interface SessionOptions {
 function deviceProtocolFeatures(behaviour: DeviceBehaviour): ProtocolFeature[] {
   const having: readonly (readonly [ProtocolFeature, unknown])[] = [
     ["CONFIG", behaviour.config],
+    ["CROSS_ENDIAN", behaviour.crossEndian],
     ["DEVICE_STATE", behaviour.state],
     ["SHMEM", behaviour.sharedMemory],
     ["SHARED_OBJECT", behaviour.sharedObject],
@@ -118,6 +120,8 @@ export class SessionState {
   readonly #iotlbMisses: IotlbMisses;
   readonly #log: Log;
   #configPending = false;
+  /** Whether it is known that a driver begins anew. */
+  #anew = false;
 
   /** A session at its start. */
   constructor(device: Device, options: SessionOptions) {
@@ -157,7 +161,8 @@ export class SessionState {
     const events: RingEvents = {
       onMiss: (index, miss) => this.#iotlbMisses.ask(this.vrings[index], miss),
       notifyInBand: (index, message) => this.#notifyInBand(index, message),
-      onRunning: () => this.flushConfigChange(),
+      onRunning: () => this.#onRunning(),
+      onRewound: () => this.#onRewound(),
       onRequestError: (index, error) => this.log("warning", `a request on ring ${index} failed`, error),
       onBroken: (index, error) => this.#onBroken(index, error),
     };
@@ -234,6 +239,19 @@ export class SessionState {
     if (!this.vrings.some((vring) => vring.started)) return this.everywhere((host) => host.clearIotlb());
   }
 
+  /** Byte order of the driver: little, unless it is a legacy one that has said otherwise. */
+  get endianness(): Endianness {
+    return this.vrings.some(({ endianness }) => endianness === "big") ? "big" : "little";
+  }
+
+  /** SET_VRING_ENDIAN. The fields of the configuration space turn around with the first ring, which nobody else can know. */
+  setEndianness(index: number, endianness: Endianness): Awaitable<void> {
+    const before = this.endianness;
+    return after(this.vring(index).setEndianness(endianness), () => {
+      if (this.behaviour.config !== undefined && this.endianness !== before) this.configChanged();
+    });
+  }
+
   /** The session is over: asks the front-end for nothing more. */
   closeChannel(): void {
     this.#iotlbMisses.close();
@@ -245,6 +263,27 @@ export class SessionState {
     this.channel.request(message, { index, num: 0 }).catch((error) =>
       this.log("warning", `the front-end did not take ${message} of ring ${index}`, error)
     );
+  }
+
+  /**
+   * A driver begins anew, so it has reset the device. For most of QEMU's devices this is all that tells: they send neither
+   * RESET_DEVICE nor SET_STATUS 0. A guest that was paused, or has moved, goes on where its rings stood.
+   */
+  #onRewound(): void {
+    // Front-ends set rings up one by one, before they enable any: the first that was used tells for all.
+    if (this.#anew || this.vrings.some((vring) => vring.active)) return;
+    this.#anew = true;
+    this.status &= ~BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
+    this.windows.forget();
+    const rewound = this.everywhere((host) => host.rewind());
+    if (rewound instanceof Promise) {
+      rewound.catch((error) => this.log("error", "the device cannot be reset in all threads", error));
+    }
+  }
+
+  #onRunning(): void {
+    this.#anew = false;
+    this.flushConfigChange();
   }
 
   #onBroken(index: number, error: unknown): void {

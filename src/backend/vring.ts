@@ -8,6 +8,8 @@ import type { Reactor } from "../../ffi/reactor.ts";
 import { IotlbMiss } from "../memory/iotlb.ts";
 import { has, type RingFeature, ringFeatures } from "../protocol/features.ts";
 import type { VringAddress } from "../protocol/payloads.ts";
+import type { Endianness } from "../protocol/struct.ts";
+import { BigEndianSplitRing } from "../virtqueue/big_endian_split_ring.ts";
 import { PACKED_START } from "../virtqueue/packed_layout.ts";
 import { PackedRing } from "../virtqueue/packed_ring.ts";
 import { type Ring, RingError, type RingPlace } from "../virtqueue/ring.ts";
@@ -32,6 +34,7 @@ const LOG_RING = 1;
 export class Vring implements RingToWork {
   /** Number in the device. */
   readonly index: number;
+  #endianness: Endianness = "little";
   readonly #context: VringContext;
   readonly #work: RingWork;
   readonly #site: RingSite;
@@ -73,6 +76,11 @@ export class Vring implements RingToWork {
   /** The features that the driver accepted. */
   get features(): bigint {
     return this.#context.features();
+  }
+
+  /** Byte order of the ring's fields, and of the requests in it. */
+  get endianness(): Endianness {
+    return this.#endianness;
   }
 
   get reactor(): Reactor {
@@ -161,7 +169,31 @@ export class Vring implements RingToWork {
     if (base > 0xffff && !this.#accepted("RING_PACKED")) {
       throw new RingError(`ring ${this.index}: base must have 16 bits, got ${base}`);
     }
+    const before = this.#base;
     this.#base = base;
+    if (before !== undefined && before !== base && base === this.#start) this.#context.onRewound();
+  }
+
+  /** The position in a ring that nobody has used. */
+  get #start(): number {
+    return this.#accepted("RING_PACKED") ? PACKED_START : 0;
+  }
+
+  /** SET_VRING_ENDIAN. */
+  setEndianness(endianness: Endianness): void {
+    this.#mustBeStopped();
+    this.#checkEndianness(endianness);
+    this.#endianness = endianness;
+  }
+
+  /** Only legacy rings have the byte order of the guest (virtio 1.4, 2.7.3). */
+  #checkEndianness(endianness: Endianness): void {
+    if (endianness === "little") return;
+    for (const feature of ["VERSION_1", "RING_PACKED"] as const) {
+      if (this.#accepted(feature)) {
+        throw new RingError(`ring ${this.index} must be little-endian, as ${feature} was accepted`);
+      }
+    }
   }
 
   /** SET_VRING_ENABLE. */
@@ -204,15 +236,17 @@ export class Vring implements RingToWork {
       if (this.#address === undefined) {
         throw new RingError(`ring ${this.index} was started before SET_VRING_ADDR`);
       }
+      // Features may have been set since.
+      this.#checkEndianness(this.#endianness);
       const place = this.#findOrWait(this.#address);
       if (place === undefined) return;
-      const packed = this.#accepted("RING_PACKED");
-      const Format = packed ? PackedRing : SplitRing;
+      const Split = this.#endianness === "big" ? BigEndianSplitRing : SplitRing;
+      const Format = this.#accepted("RING_PACKED") ? PackedRing : Split;
       this.#ring = new Format(this.#context.space(), this.#size, place, {
         eventIdx: this.#accepted("EVENT_IDX"),
         indirect: this.#accepted("INDIRECT_DESC"),
         inOrder: this.#accepted("IN_ORDER"),
-        base: this.#base ?? (packed ? PACKED_START : 0),
+        base: this.#base ?? this.#start,
         inflight: this.#context.inflight(this.index, this.#size),
       });
       this.setLog();
@@ -288,6 +322,8 @@ export class Vring implements RingToWork {
       const place = this.#findOrWait(this.#address);
       if (place === undefined) return;
       this.#ring.bind(place);
+      // What could not be shown meanwhile is shown now.
+      this.#work.keepHidden();
       // It may have been waiting for an address, and has to look again whether that is there now.
       if (this.#running) this.#wake();
     } catch (error) {
@@ -378,7 +414,7 @@ export class Vring implements RingToWork {
   }
 
   #finish(): number {
-    const base = this.#ring?.base ?? this.#base ?? (this.#accepted("RING_PACKED") ? PACKED_START : 0);
+    const base = this.#ring?.base ?? this.#base ?? this.#start;
     this.#base = base;
     this.#ring = undefined;
     this.#site.leave();
@@ -392,12 +428,13 @@ export class Vring implements RingToWork {
     return base;
   }
 
-  /** Forgets size, addresses and position, after {@link stop}. The call and error descriptors stay. */
+  /** Forgets size, addresses, byte order and position, after {@link stop}. The call and error descriptors stay. */
   reset(): void {
     this.#size = 0;
     this.#address = undefined;
     this.#base = undefined;
     this.#enabled = false;
+    this.#endianness = "little";
   }
 
   /**

@@ -41,6 +41,8 @@ export interface VringContext {
   onRequestError(index: number, error: unknown): void;
   /** A ring has begun to run: the front-end can be told something. */
   onRunning(): void;
+  /** A ring that was used is to begin at its start: a driver begins anew. */
+  onRewound(): void;
   /** An address is missing in the IOTLB. The ring waits for {@link Vring.retry}, or for {@link Vring.fail}. */
   onMiss(index: number, miss: IotlbMiss): void;
   /** Where a running ring of so many entries records requests in flight; `undefined` when it does not. */
@@ -58,7 +60,7 @@ export interface VringContext {
 }
 
 /** A ring as those see it who take its requests and complete them. */
-export interface RingToWork extends Queue {
+export interface RingToWork extends Omit<Queue, "complete"> {
   /** Waiting. */
   readonly reactor: Reactor;
   /** The ring, from its first start until it stops. */

@@ -6,6 +6,7 @@
 
 import type { IotlbMiss } from "../memory/iotlb.ts";
 import type { VringAddress } from "../protocol/payloads.ts";
+import type { Endianness } from "../protocol/struct.ts";
 import type { Awaitable } from "./awaitable.ts";
 
 /** A ring of this thread (`Vring`) or of another (`RemoteVring`). */
@@ -16,6 +17,8 @@ export interface VringControl {
   readonly started: boolean;
   /** Whether it is started and enabled: it runs, unless it is broken or waits for an address. */
   readonly active: boolean;
+  /** Byte order of the ring's fields, and of the requests in it. */
+  readonly endianness: Endianness;
   /** What it waits for an entry of the IOTLB for. Each time that it comes to wait this is another object. */
   readonly missing: IotlbMiss | undefined;
   /** SET_VRING_NUM. */
@@ -24,6 +27,8 @@ export interface VringControl {
   setAddress(address: VringAddress): Awaitable<void>;
   /** SET_VRING_BASE. */
   setBase(base: number): Awaitable<void>;
+  /** SET_VRING_ENDIAN. */
+  setEndianness(endianness: Endianness): Awaitable<void>;
   /** SET_VRING_ENABLE. */
   setEnabled(enabled: boolean): Awaitable<void>;
   /** SET_VRING_KICK: starts the ring. Takes over the descriptor; -1 to poll. */

@@ -17,6 +17,12 @@ export const blk: Command = {
       value: "URI",
       help: "The disk as file:PATH, mem:SIZE (in memory) or null:SIZE (for measuring).\nExcludes --blk-file.",
     },
+    "direct": { help: "Read and write the file past the page cache (O_DIRECT)." },
+    "aio": {
+      value: "HOW",
+      help:
+        "Wait for the file by io_uring, which holds up nothing else, or sync.\nBy default io_uring where the kernel allows it.",
+    },
     "read-only": { help: "Refuse writes. Several front-ends may then be connected at once." },
     "num-queues": { value: "N", help: "Most queues a front-end may use, 1 to 256 (default 16)." },
     "id": { value: "TEXT", help: "Serial number that the guest reads, up to 20 ASCII characters." },
@@ -49,7 +55,11 @@ export const blk: Command = {
     const numQueues = queues === undefined ? undefined : wholeNumber("num-queues", String(queues), 1, 256);
     const readOnly = values["read-only"] === true;
     const source = file === undefined ? String(uri) : `file:${file}`;
-    const storage = openStorage(source, { readOnly });
+    const { aio } = values;
+    if (aio !== undefined && aio !== "io_uring" && aio !== "sync") {
+      throw new UsageError(`--aio must be io_uring or sync, got ${JSON.stringify(aio)}`);
+    }
+    const storage = openStorage(source, { readOnly, direct: values.direct === true, aio });
     try {
       const disk = new BlkDevice({
         storage,

@@ -10,12 +10,14 @@
 
 import process from "node:process";
 import { blk } from "./blk.ts";
+import { check } from "./check.ts";
 import { type Command, type Output, runCommand } from "./command.ts";
+import { net } from "./net.ts";
 import { trace } from "./trace.ts";
 import { version } from "./version.ts";
 
 /** Commands by name. */
-const commands: Readonly<Record<string, Command>> = { blk, trace };
+const commands: Readonly<Record<string, Command>> = { blk, check, net, trace };
 
 function overview(): string {
   const width = Math.max(...Object.keys(commands).map((name) => name.length)) + 2;

@@ -8,7 +8,7 @@ import process from "node:process";
 import { noColor } from "../../ffi/deno.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { errorText } from "../backend/log.ts";
-import { deviceTypes } from "../tools/trace/device_types.ts";
+import { deviceTypes } from "../tools/device_types.ts";
 import { entryJson, summaryJson } from "../tools/trace/json.ts";
 import { LineWriter } from "../tools/trace/line_writer.ts";
 import { summaryLines } from "../tools/trace/summary.ts";

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { Endianness } from "../protocol/struct.ts";
 import type { Piece } from "./shared_memory.ts";
 
 /** A range of guest memory for one descriptor. */
@@ -30,6 +31,8 @@ export interface DriverRingOptions {
   readonly eventIdx: boolean;
   /** Whether each request goes into a table of its own, of this many descriptors at most; 0 for direct ones. */
   readonly tableSize?: number;
+  /** Byte order of a split ring's fields; little by default. Legacy drivers have that of their machine. */
+  readonly endianness?: Endianness;
   /** Whether IN_ORDER was negotiated: the device may return many requests by naming the last. */
   readonly inOrder?: boolean;
 }
@@ -52,7 +55,7 @@ export interface DriverRing {
   readonly used: Piece;
   /** Descriptors that are free. */
   readonly free: number;
-  /** Position to give to SET_VRING_BASE, for a ring with nothing in flight. */
+  /** Position to give to SET_VRING_BASE: up to here everything that was returned has been taken. */
   readonly base: number;
 
   /**
@@ -79,4 +82,7 @@ export interface DriverRing {
 
   /** Asks the device to interrupt. Returns whether it has returned something before it could know. */
   arm(): boolean;
+
+  /** Starts anew, as if nothing had ever been added. No device may be working on the ring. */
+  reset(): void;
 }

@@ -8,7 +8,12 @@
 export * from "./driver_queue.ts";
 export * from "./driver_ring.ts";
 export * from "./front_end.ts";
+export * from "./guest_ring.ts";
+export type { SharedRegion } from "./memory_table.ts";
+export type { FrontEndOptions, QueueOptions } from "./options.ts";
 export * from "./packed_driver_ring.ts";
+export { BackendGoneError, type ReconnectOptions } from "./reconnect.ts";
+export { LostFeaturesError } from "./session.ts";
 export * from "./shared_memory.ts";
 export * from "./split_driver_ring.ts";
 export { Connection, type Message, type Tap } from "../transport/connection.ts";

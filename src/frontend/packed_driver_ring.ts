@@ -48,12 +48,12 @@ export class PackedDriverRing implements DriverRing {
   readonly #deviceEvent: Uint32Array;
   /** Buffer ids that nobody has, as a stack. */
   readonly #ids: Uint16Array;
-  #idCount: number;
+  #idCount = 0;
   /** Descriptors of each request in flight, by id; 0 for none. */
   readonly #lengths: Uint32Array;
   readonly #tableSize: number;
   readonly #tables: readonly Table[];
-  #freeCount: number;
+  #freeCount = 0;
   /** Next descriptor to write. */
   #slot = 0;
   #wrap = true;
@@ -80,12 +80,23 @@ export class PackedDriverRing implements DriverRing {
     this.#words = new Uint32Array(...view(this.descriptor), bytes.descriptor / 4);
     this.#driverEvent = new Uint32Array(...view(this.available), 1);
     this.#deviceEvent = new Uint32Array(...view(this.used), 1);
-    this.#ids = Uint16Array.from({ length: size }, (_, i) => size - 1 - i);
-    this.#idCount = size;
+    this.#ids = new Uint16Array(size);
     this.#lengths = new Uint32Array(size);
-    this.#freeCount = size;
     this.#tableSize = tableSize;
     this.#tables = allocateTables(memory, tableSize === 0 ? 0 : size, tableSize);
+    this.reset();
+  }
+
+  /** Starts anew, as if nothing had ever been added. No device may be working on the ring. */
+  reset(): void {
+    for (const { bytes } of [this.descriptor, this.available, this.used]) bytes.fill(0);
+    for (let i = 0; i < this.size; i++) this.#ids[i] = this.size - 1 - i;
+    this.#lengths.fill(0);
+    this.#order?.reset();
+    this.#idCount = this.#freeCount = this.size;
+    this.#slot = this.#published = this.#seen = 0;
+    this.#wrap = this.#seenWrap = true;
+    this.#hidden = -1;
   }
 
   /** Descriptors that are free. */
@@ -93,7 +104,7 @@ export class PackedDriverRing implements DriverRing {
     return this.#freeCount;
   }
 
-  /** Position to give to SET_VRING_BASE, for a ring with nothing in flight. */
+  /** Position to give to SET_VRING_BASE: up to here everything that was returned has been taken. */
   get base(): number {
     const position = packedPosition(this.#seen, this.#seenWrap);
     return packedBase(position, position);

@@ -22,6 +22,15 @@ export class RingOrder {
     this.#rooms = new Float64Array(size);
   }
 
+  /** Forgets everything. */
+  reset(): void {
+    this.#first =
+      this.#count =
+      this.#batch =
+      this.#written =
+        0;
+  }
+
   /** A request was added. */
   add(head: number, room: number): void {
     this.#heads[(this.#first + this.#count++) % this.#heads.length] = head;

@@ -35,20 +35,25 @@ export function checkRequest(count: number, most: number): void {
   }
 }
 
-/** Writes address, length and the last two fields of a descriptor, which the formats order differently. */
+/**
+ * Writes address, length and the last two fields of a descriptor, which the formats order differently.
+ *
+ * @param little whether the fields are little-endian
+ */
 export function putDescriptor(
   view: DataView,
   index: number,
   { guestAddress, length }: Buffer,
   field12: number,
   field14: number,
+  little = true,
 ): void {
   const at = index * DESCRIPTOR_SIZE;
-  view.setUint32(at, guestAddress % 2 ** 32, true);
-  view.setUint32(at + 4, Math.floor(guestAddress / 2 ** 32), true);
-  view.setUint32(at + 8, length, true);
-  view.setUint16(at + 12, field12, true);
-  view.setUint16(at + 14, field14, true);
+  view.setUint32(at + (little ? 0 : 4), guestAddress % 2 ** 32, little);
+  view.setUint32(at + (little ? 4 : 0), Math.floor(guestAddress / 2 ** 32), little);
+  view.setUint32(at + 8, length, little);
+  view.setUint16(at + 12, field12, little);
+  view.setUint16(at + 14, field14, little);
 }
 
 /** Bytes of some buffers. */

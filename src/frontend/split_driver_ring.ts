@@ -11,6 +11,8 @@ import {
   NO_INTERRUPT,
   NO_NOTIFY,
   splitRingSizes,
+  swap16,
+  swap32,
 } from "../virtqueue/split_layout.ts";
 import {
   type Buffer,
@@ -36,6 +38,7 @@ export class SplitDriverRing implements DriverRing {
   /** Where the used ring is. */
   readonly used: Piece;
   readonly #eventIdx: boolean;
+  readonly #little: boolean;
   readonly #order: RingOrder | undefined;
   readonly #descriptors: DataView;
   readonly #available: Uint16Array;
@@ -48,17 +51,19 @@ export class SplitDriverRing implements DriverRing {
   readonly #tableSize: number;
   readonly #tables: readonly Table[];
   #firstFree = 0;
-  #lastFree: number;
-  #freeCount: number;
+  #lastFree = 0;
+  #freeCount = 0;
   #added = 0;
   #published = 0;
   #seen = 0;
 
   /** Lays a ring out in shared memory. */
-  constructor(memory: SharedMemory, { size, eventIdx, tableSize = 0, inOrder = false }: DriverRingOptions) {
+  constructor(memory: SharedMemory, options: DriverRingOptions) {
+    const { size, eventIdx, tableSize = 0, inOrder = false, endianness = "little" } = options;
     const bytes = splitRingSizes(size, true);
     this.size = size;
     this.#eventIdx = eventIdx;
+    this.#little = endianness === "little";
     this.#order = inOrder ? new RingOrder(size) : undefined;
     this.descriptor = memory.allocate(bytes.descriptor, 16);
     this.available = memory.allocate(bytes.available, 4);
@@ -68,12 +73,33 @@ export class SplitDriverRing implements DriverRing {
     this.#available = new Uint16Array(...view(this.available), bytes.available / 2);
     this.#usedIndex = new Uint16Array(...view(this.used), bytes.used / 2);
     this.#usedRing = new Uint32Array(this.used.bytes.buffer, this.used.bytes.byteOffset + 4, 2 * size);
-    this.#free = Uint16Array.from({ length: size }, (_, i) => (i + 1) % size);
+    this.#free = new Uint16Array(size);
     this.#lengths = new Uint32Array(size);
-    this.#lastFree = size - 1;
-    this.#freeCount = size;
     this.#tableSize = tableSize;
     this.#tables = allocateTables(memory, tableSize === 0 ? 0 : size, tableSize);
+    this.reset();
+  }
+
+  /** Starts anew, as if nothing had ever been added. No device may be working on the ring. */
+  reset(): void {
+    for (const { bytes } of [this.descriptor, this.available, this.used]) bytes.fill(0);
+    for (let i = 0; i < this.size; i++) this.#free[i] = (i + 1) % this.size;
+    this.#lengths.fill(0);
+    this.#order?.reset();
+    this.#firstFree = 0;
+    this.#lastFree = this.size - 1;
+    this.#freeCount = this.size;
+    this.#added = this.#published = this.#seen = 0;
+  }
+
+  /** 16 bits of the ring, as read or as to be written. */
+  #half(value: number): number {
+    return this.#little ? value : swap16(value);
+  }
+
+  /** 32 bits of the ring, as read. */
+  #word(value: number): number {
+    return this.#little ? value : swap32(value);
   }
 
   /** Descriptors that are free. */
@@ -81,7 +107,7 @@ export class SplitDriverRing implements DriverRing {
     return this.#freeCount;
   }
 
-  /** Position to give to SET_VRING_BASE, for a ring with nothing in flight. */
+  /** Position to give to SET_VRING_BASE: up to here everything that was returned has been taken. */
   get base(): number {
     return this.#seen;
   }
@@ -103,7 +129,8 @@ export class SplitDriverRing implements DriverRing {
       const length = count * DESCRIPTOR_SIZE;
       this.#write(table.view, 0, readable, writable, (i) => i + 1);
       this.#firstFree = this.#free[head];
-      putDescriptor(this.#descriptors, head, { guestAddress: table.guestAddress, length }, INDIRECT, 0);
+      const buffer = { guestAddress: table.guestAddress, length };
+      putDescriptor(this.#descriptors, head, buffer, INDIRECT, 0, this.#little);
       this.#lengths[head] = 1;
     } else {
       this.#firstFree = this.#write(this.#descriptors, head, readable, writable, (i) => this.#free[i]);
@@ -111,7 +138,7 @@ export class SplitDriverRing implements DriverRing {
     }
     this.#freeCount -= this.#lengths[head];
     this.#order?.add(head, roomOf(writable));
-    this.#available[2 + (this.#added & (this.size - 1))] = head;
+    this.#available[2 + (this.#added & (this.size - 1))] = this.#half(head);
     this.#added = (this.#added + 1) & 0xffff;
     return head;
   }
@@ -130,7 +157,7 @@ export class SplitDriverRing implements DriverRing {
       for (const buffer of buffers) {
         const following = next(at);
         const more = --left > 0;
-        putDescriptor(view, at, buffer, more ? flag | NEXT : flag, more ? following : 0);
+        putDescriptor(view, at, buffer, more ? flag | NEXT : flag, more ? following : 0, this.#little);
         at = following;
       }
     }
@@ -142,10 +169,12 @@ export class SplitDriverRing implements DriverRing {
     const before = this.#published;
     const after = this.#added;
     if (after === before) return false;
-    Atomics.store(this.#available, 1, after);
+    Atomics.store(this.#available, 1, this.#half(after));
     this.#published = after;
-    if (this.#eventIdx) return needEvent(Atomics.load(this.#usedIndex, 2 + 4 * this.size), after, before);
-    return (Atomics.load(this.#usedIndex, 0) & NO_NOTIFY) === 0;
+    if (this.#eventIdx) {
+      return needEvent(this.#half(Atomics.load(this.#usedIndex, 2 + 4 * this.size)), after, before);
+    }
+    return (this.#half(Atomics.load(this.#usedIndex, 0)) & NO_NOTIFY) === 0;
   }
 
   /**
@@ -157,11 +186,11 @@ export class SplitDriverRing implements DriverRing {
   take(): Used | null {
     const order = this.#order;
     if (order !== undefined && order.batch > 0) return this.#release(order.next());
-    const count = (Atomics.load(this.#usedIndex, 1) - this.#seen) & 0xffff;
+    const count = (this.#half(Atomics.load(this.#usedIndex, 1)) - this.#seen) & 0xffff;
     if (count === 0) return null;
     const slot = (this.#seen & (this.size - 1)) * 2;
-    const head = this.#usedRing[slot];
-    const written = this.#usedRing[slot + 1];
+    const head = this.#word(this.#usedRing[slot]);
+    const written = this.#word(this.#usedRing[slot + 1]);
     if (head >= this.size || this.#lengths[head] === 0) {
       throw new DriverRingError(`used element ${this.#seen} returns head ${head}, which is not in flight`);
     }
@@ -194,13 +223,13 @@ export class SplitDriverRing implements DriverRing {
 
   /** Asks the device not to interrupt. */
   suppress(): void {
-    if (!this.#eventIdx) this.#available[0] = NO_INTERRUPT;
+    if (!this.#eventIdx) this.#available[0] = this.#half(NO_INTERRUPT);
   }
 
   /** Asks the device to interrupt. Returns whether it has returned something before it could know. */
   arm(): boolean {
-    if (this.#eventIdx) Atomics.store(this.#available, 2 + this.size, this.#seen);
+    if (this.#eventIdx) Atomics.store(this.#available, 2 + this.size, this.#half(this.#seen));
     else Atomics.store(this.#available, 0, 0);
-    return Atomics.load(this.#usedIndex, 1) !== this.#seen;
+    return this.#half(Atomics.load(this.#usedIndex, 1)) !== this.#seen;
   }
 }

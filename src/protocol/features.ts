@@ -5,10 +5,8 @@
  */
 
 /**
- * Protocol features (vhost-user, "Protocol features"), negotiated by GET/SET_PROTOCOL_FEATURES.
- *
- * Older names: BACKEND_REQ was SLAVE_REQ, BACKEND_SEND_FD was SLAVE_SEND_FD, MTU is also NET_MTU, SHMEM is also
- * SHMEM_MAP (and had number 20, then 21, in crosvm before August 2026).
+ * Protocol features (vhost-user, "Protocol features"), negotiated by GET/SET_PROTOCOL_FEATURES. SHMEM had number 20, then
+ * 21, in crosvm before August 2026. Other names: {@link protocolFeatureAliases}.
  */
 export const protocolFeatures = {
   MQ: 0,
@@ -39,6 +37,14 @@ export const protocolFeatures = {
 /** Name of a protocol feature. */
 export type ProtocolFeature = keyof typeof protocolFeatures;
 
+/** Names of protocol features in older documents, and in the code of others. */
+export const protocolFeatureAliases: Readonly<Partial<Record<ProtocolFeature, readonly string[]>>> = {
+  MTU: ["NET_MTU"],
+  BACKEND_REQ: ["SLAVE_REQ"],
+  BACKEND_SEND_FD: ["SLAVE_SEND_FD"],
+  SHMEM: ["SHMEM_MAP"],
+};
+
 /**
  * Features of rings and transport (virtio 1.4, section 6; vhost), negotiated by GET/SET_FEATURES. The other numbers
  * belong to the device type.
@@ -65,6 +71,13 @@ export const ringFeatures = {
 
 /** Name of a ring feature. */
 export type RingFeature = keyof typeof ringFeatures;
+
+/** Names of ring features in older documents, and in the code of others. */
+export const ringFeatureAliases: Readonly<Partial<Record<RingFeature, readonly string[]>>> = {
+  LOG_ALL: ["VHOST_F_LOG_ALL"],
+  PROTOCOL_FEATURES: ["VHOST_USER_F_PROTOCOL_FEATURES"],
+  ACCESS_PLATFORM: ["IOMMU_PLATFORM"],
+};
 
 /** The mask with the bits of the given numbers. */
 export function mask(...bits: number[]): bigint {

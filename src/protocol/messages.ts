@@ -8,6 +8,7 @@
  * - `reply`: the kind of its answer, always sent; or `"ack"`, a u64 (0 success) sent only when need_reply is set and
  *   REPLY_ACK was negotiated; or `"always ack"`, the same u64 sent in any case
  * - `postcopyReply`: the kind of its answer after POSTCOPY_LISTEN, always sent then
+ * - `anyReply`: back-ends do not agree on the payload of the answer, so front-ends take any
  * - `fds`: how many descriptors come along, at least and at most (none when absent)
  * - `replyFds`: the same for the answer
  * - `requires`: the protocol feature without which it may not be sent
@@ -30,6 +31,8 @@ export interface MessageRow {
   readonly reply: keyof PayloadTypes | "ack" | "always ack";
   /** Kind of answer while a postcopy migration arrives: always sent, with the back-end's own addresses. */
   readonly postcopyReply?: keyof PayloadTypes;
+  /** Whether an answer with any payload is one: libvhost-user sends 8 bytes, DPDK none. */
+  readonly anyReply?: true;
   /** Descriptors with it: fewest and most. */
   readonly fds?: readonly [number, number];
   /** Descriptors with the answer: fewest and most. */
@@ -55,7 +58,14 @@ export const frontendMessages = {
     fds: [0, 32],
     postcopyReply: "memoryRegions",
   },
-  SET_LOG_BASE: { id: 6, payload: "log", reply: "log", fds: [1, 1], requires: "LOG_SHMFD" },
+  SET_LOG_BASE: {
+    id: 6,
+    payload: "log",
+    reply: "log",
+    anyReply: true,
+    fds: [1, 1],
+    requires: "LOG_SHMFD",
+  },
   SET_LOG_FD: { id: 7, payload: "none", reply: "ack", fds: [1, 1] },
   SET_VRING_NUM: { id: 8, payload: "vringState", reply: "ack" },
   SET_VRING_ADDR: { id: 9, payload: "vringAddress", reply: "ack" },
@@ -202,8 +212,13 @@ export type MessageTable = Readonly<Record<string, MessageRow>>;
 /** What a row's payload is in TypeScript. */
 export type PayloadOf<R extends MessageRow> = PayloadTypes[R["payload"]];
 /** What a row's answer is in TypeScript; nothing for an acknowledgement. */
-export type ReplyOf<R extends MessageRow> = R["reply"] extends keyof PayloadTypes ? PayloadTypes[R["reply"]]
+export type ReplyOf<R extends MessageRow> = R["reply"] extends keyof PayloadTypes
+  ? PayloadTypes[R["reply"]] | (R["anyReply"] extends true ? undefined : never)
   : void;
+/** The descriptors that go with a message, as arguments: one that must be there, some that may, or none. */
+export type DescriptorsOf<R extends MessageRow> = R["fds"] extends readonly [1, 1] ? [fds: readonly [number]]
+  : R["fds"] extends readonly [number, number] ? [fds?: readonly number[]]
+  : [];
 
 const namesById = new WeakMap<MessageTable, Map<number, string>>();
 

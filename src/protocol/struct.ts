@@ -134,7 +134,7 @@ export class Struct<T> {
   /** Byte offset of each field. */
   readonly offsets: { readonly [K in keyof T]: number };
   readonly #fields: Fields<T>;
-  readonly #little: boolean;
+  readonly #endianness: Endianness;
 
   /**
    * Lays the fields out.
@@ -156,7 +156,7 @@ export class Struct<T> {
     this.size = Math.ceil(at / align) * align;
     this.offsets = offsets as { readonly [K in keyof T]: number };
     this.#fields = fields;
-    this.#little = endianness === "little";
+    this.#endianness = endianness;
   }
 
   /** The names of the fields, in order. */
@@ -164,11 +164,16 @@ export class Struct<T> {
     return Object.keys(this.#fields) as (keyof T & string)[];
   }
 
-  /** Reads a structure at a byte offset. */
-  read(view: DataView, offset = 0): T {
+  /**
+   * Reads a structure at a byte offset.
+   *
+   * @param endianness the structure's own by default
+   */
+  read(view: DataView, offset = 0, endianness: Endianness = this.#endianness): T {
     const value: Partial<T> = {};
+    const little = endianness === "little";
     for (const name of this.names) {
-      value[name] = this.#fields[name].get(view, offset + this.offsets[name], this.#little);
+      value[name] = this.#fields[name].get(view, offset + this.offsets[name], little);
     }
     return value as T;
   }
@@ -176,12 +181,14 @@ export class Struct<T> {
   /**
    * Writes a structure at a byte offset. Padding is left as it is.
    *
+   * @param endianness the structure's own by default
    * @throws {FieldError} when a value does not fit
    */
-  write(view: DataView, offset: number, value: T): void {
+  write(view: DataView, offset: number, value: T, endianness: Endianness = this.#endianness): void {
+    const little = endianness === "little";
     for (const name of this.names) {
       try {
-        this.#fields[name].set(view, offset + this.offsets[name], value[name], this.#little);
+        this.#fields[name].set(view, offset + this.offsets[name], value[name], little);
       } catch (error) {
         if (error instanceof FieldError) error.message = error.message.replace(/^value/, name);
         throw error;
@@ -192,23 +199,25 @@ export class Struct<T> {
   /**
    * A structure as new bytes.
    *
+   * @param endianness the structure's own by default
    * @throws {FieldError} when a value does not fit
    */
-  encode(value: T): Uint8Array<ArrayBuffer> {
+  encode(value: T, endianness: Endianness = this.#endianness): Uint8Array<ArrayBuffer> {
     const target = new Uint8Array(this.size);
-    this.write(new DataView(target.buffer), 0, value);
+    this.write(new DataView(target.buffer), 0, value, endianness);
     return target;
   }
 
   /**
    * A structure from bytes; surplus bytes are ignored.
    *
+   * @param endianness the structure's own by default
    * @throws {FieldError} when there are too few
    */
-  decode(source: Uint8Array): T {
+  decode(source: Uint8Array, endianness: Endianness = this.#endianness): T {
     if (source.length < this.size) {
       throw new FieldError("structure", `at least ${this.size} bytes`, `${source.length} bytes`);
     }
-    return this.read(new DataView(source.buffer, source.byteOffset, source.byteLength));
+    return this.read(new DataView(source.buffer, source.byteOffset, source.byteLength), 0, endianness);
   }
 }

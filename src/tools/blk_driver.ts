@@ -18,7 +18,8 @@ import {
 } from "../devices/blk/layout.ts";
 import type { DriverQueue } from "../frontend/driver_queue.ts";
 import type { Buffer } from "../frontend/driver_ring.ts";
-import { FrontEnd, type FrontEndOptions } from "../frontend/front_end.ts";
+import { FrontEnd } from "../frontend/front_end.ts";
+import type { FrontEndOptions } from "../frontend/options.ts";
 import { type Piece, SharedMemory } from "../frontend/shared_memory.ts";
 import { mask } from "../protocol/features.ts";
 
@@ -58,6 +59,10 @@ interface Slot {
   readonly view: DataView;
   readonly status: Piece;
   readonly data: Piece;
+}
+
+async function readConfig(frontEnd: FrontEnd): Promise<BlkConfig> {
+  return blkConfig.decode(await frontEnd.readConfig(0, blkConfig.size), frontEnd.endianness);
 }
 
 /** A disk behind a vhost-user socket. */
@@ -104,13 +109,15 @@ export class BlkDriver {
     const rings = numQueues * (queueSize * (26 + (indirect ? 64 : 0)) + 4096);
     const memory = new SharedMemory(rings + depth * (maxTransfer + 64) + 65536);
     try {
-      const config = blkConfig.decode(await frontEnd.readConfig(0, blkConfig.size));
       await frontEnd.shareMemory(memory);
+      if (options.reconnect !== undefined) await frontEnd.recordInflight(numQueues, queueSize);
       const queues: DriverQueue[] = [];
-      for (let i = 0; i < numQueues; i++) {
-        queues.push(await frontEnd.startQueue(i, memory, { size: queueSize, tableSize: indirect ? 4 : 0 }));
-      }
+      // A read, write, flush or discard that is carried out twice has done no more than once.
+      const queueOptions = { size: queueSize, tableSize: indirect ? 4 : 0, resubmit: true };
+      for (let i = 0; i < numQueues; i++) queues.push(await frontEnd.startQueue(i, memory, queueOptions));
       await frontEnd.driverOk();
+      // Only now does the device know the byte order.
+      const config = await readConfig(frontEnd);
       const slots = Array.from({ length: depth }, (): Slot => {
         const header = memory.allocate(HEADER_SIZE);
         return {
@@ -133,9 +140,13 @@ export class BlkDriver {
     return Number(this.config.capacity) * SECTOR;
   }
 
+  get #little(): boolean {
+    return this.frontEnd.endianness === "little";
+  }
+
   /** Reads the configuration space again. */
   async refresh(): Promise<void> {
-    this.config = blkConfig.decode(await this.frontEnd.readConfig(0, blkConfig.size));
+    this.config = await readConfig(this.frontEnd);
   }
 
   /**
@@ -154,9 +165,10 @@ export class BlkDriver {
     const slot = this.#free.pop() as Slot;
     try {
       const { readable, writable } = buffers(slot);
-      slot.view.setUint32(0, type, true);
-      slot.view.setUint32(4, 0, true);
-      slot.view.setBigUint64(8, BigInt(position / SECTOR), true);
+      const little = this.#little;
+      slot.view.setUint32(0, type, little);
+      slot.view.setUint32(4, 0, little);
+      slot.view.setBigUint64(8, BigInt(position / SECTOR), little);
       slot.status.bytes[0] = 0xff;
       const queue = this.#queues[this.#turn++ % this.#queues.length];
       const done = queue.request(
@@ -237,9 +249,10 @@ export class BlkDriver {
   async #range(what: string, type: number, position: number, length: number, flags: number): Promise<void> {
     await this.#request(`${what} of ${length} bytes at ${position}`, type, 0, ({ data }) => {
       const view = new DataView(data.bytes.buffer, data.bytes.byteOffset, RANGE_SIZE);
-      view.setBigUint64(0, BigInt(position / SECTOR), true);
-      view.setUint32(8, length / SECTOR, true);
-      view.setUint32(12, flags, true);
+      const little = this.#little;
+      view.setBigUint64(0, BigInt(position / SECTOR), little);
+      view.setUint32(8, length / SECTOR, little);
+      view.setUint32(12, flags, little);
       return { readable: [{ guestAddress: data.guestAddress, length: RANGE_SIZE }], writable: [] };
     }, () => {});
   }
@@ -252,9 +265,10 @@ export class BlkDriver {
     }), ({ data }) => new TextDecoder().decode(data.bytes.slice(0, ID_SIZE)).replace(/\0.*/s, ""));
   }
 
-  /** Stops the queues in order and disconnects. */
+  /** Stops the queues in order and disconnects; does not wait for a back-end that is away. */
   async close(): Promise<void> {
     try {
+      if (!this.frontEnd.connected) return;
       for (const queue of this.#queues) await this.frontEnd.stopQueue(queue);
     } finally {
       this.frontEnd.close();

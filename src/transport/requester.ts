@@ -148,6 +148,8 @@ export class Requester<T extends MessageTable> {
         const status = decode(name, payloads.u64, message.payload);
         if (status !== 0n) throw new ProtocolError(name, `the peer answered failure (${status})`);
         waiting.resolve({ value: undefined, fds: message.fds });
+      } else if (row.anyReply && message.payload.length !== codecOf(reply).minimum) {
+        waiting.resolve({ value: undefined, fds: message.fds });
       } else {
         if (message.payload.length === 0 && codecOf(reply).minimum > 0) {
           throw new ProtocolError(name, "the peer answered failure (no payload)");

@@ -51,8 +51,10 @@ export interface ResponderOptions {
   replyAck(): boolean;
   /** Why a message may not be sent now, such as a feature that was not negotiated; `undefined` when it may. */
   refuse(row: MessageRow): string | undefined;
-  /** A request failed; the session goes on, the peer was told. */
+  /** A request failed; the session goes on, the peer was told (or it did not ask, and {@link forgives}). */
   onFailure(error: unknown): void;
+  /** Whether the connection outlives a request that has failed without a way to tell the peer. Not by default. */
+  readonly forgives?: boolean;
   /** The connection is over, with the reason unless the peer just left. Called once. */
   onEnd(error: unknown): void;
 }
@@ -125,7 +127,7 @@ export class Responder<T extends MessageTable> {
     try {
       const payload = this.#check(message, row);
       const handler = this.#handlers[message.name as keyof T];
-      if (handler === undefined) throw new ProtocolError(message.name, "not supported by this back-end");
+      if (handler === undefined) throw new ProtocolError(message.name, "nobody here serves it");
       result = handler(payload as never, message.fds);
     } catch (error) {
       message.fds.close();
@@ -184,8 +186,13 @@ export class Responder<T extends MessageTable> {
     const asked = (message.header.flags & HeaderFlag.NEED_REPLY) !== 0 && this.#options.replyAck();
     const acknowledged = row === undefined || row.reply === "ack";
     if (Connection.isReply(message.header)) throw error;
-    if (!(row?.reply === "always ack" || (acknowledged && asked))) throw error;
+    const told = row?.reply === "always ack" || (acknowledged && asked);
+    if (!told && this.#options.forgives !== true) throw error;
     this.#options.onFailure(error);
+    if (told) this.#sendFailure(message);
+  }
+
+  #sendFailure(message: Message): void {
     this.connection.send(
       message.header.request,
       HeaderFlag.REPLY,

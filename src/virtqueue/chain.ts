@@ -6,7 +6,7 @@
 
 import { Segments } from "../memory/segments.ts";
 import { Span } from "../memory/span.ts";
-import type { Struct } from "../protocol/struct.ts";
+import type { Endianness, Struct } from "../protocol/struct.ts";
 
 /** The most bytes that {@link Chain.write} hands to a callback at once: what `crypto.getRandomValues` takes. */
 export const MAX_WINDOW = 65536;
@@ -43,13 +43,26 @@ export class Chain {
   id = 0;
   /** Descriptors of the ring that it takes. Kept by the ring. */
   slots = 0;
-  /** When it was taken, as a count of those before it; -1 once it is completed. Kept by the back-end, for owned queues. */
-  turn = 0;
+  /**
+   * Where the device has got to with it. Kept by the back-end: for owned queues when it was taken, as a count of those before
+   * it; negative for the rest.
+   */
+  turn: number = -1;
+  /** For the device: anything that it keeps with the slot, to use it again for the next request there. */
+  context: unknown = undefined;
   #taken = 0;
 
   /** Made by a ring, once per slot. */
   constructor(head: number) {
     this.head = head;
+  }
+
+  /**
+   * Byte order of the request's numbers: little, except for a legacy driver on a big-endian machine. {@link readable},
+   * {@link readStruct} and {@link writeStruct} go by it; who reads and writes bytes must do so too.
+   */
+  get endianness(): Endianness {
+    return "little";
   }
 
   /** Forgets the request, before the next one. Called by the ring. */
@@ -78,7 +91,7 @@ export class Chain {
    * @throws {FieldError} when fewer bytes are left than it has
    */
   readStruct<T>(struct: Struct<T>): T {
-    return struct.decode(this.read(struct.size));
+    return struct.decode(this.read(struct.size), this.#order);
   }
 
   /**
@@ -113,7 +126,12 @@ export class Chain {
    * @returns bytes written; fewer than it has when there is no more room
    */
   writeStruct<T>(struct: Struct<T>, value: T): number {
-    return this.write(struct.encode(value));
+    return this.write(struct.encode(value, this.#order));
+  }
+
+  /** The byte order in place of a structure's own, if any: one that was declared big-endian is so for every driver. */
+  get #order(): Endianness | undefined {
+    return this.endianness === "big" ? "big" : undefined;
   }
 
   /** Keeps the request's memory mapped until {@link unpin}, for a handler that goes on later. */

@@ -58,7 +58,7 @@ export class Descriptors {
   readonly #indirect: boolean;
   readonly #longest: number;
   /** The indirect table that is being read. */
-  readonly #table = new Segments();
+  readonly #table: Segments;
 
   /**
    * For a ring.
@@ -66,9 +66,11 @@ export class Descriptors {
    * @param space what the addresses mean
    * @param size entries of the ring
    * @param indirect whether INDIRECT_DESC was negotiated
+   * @param table how words of an indirect table are read
    */
-  constructor(space: AddressSpace, size: number, indirect: boolean) {
+  constructor(space: AddressSpace, size: number, indirect: boolean, table: Segments = new Segments()) {
     this.#space = space;
+    this.#table = table;
     this.#indirect = indirect;
     // A driver with a small ring may still use long tables.
     this.#longest = Math.max(size, LONGEST_TABLE);

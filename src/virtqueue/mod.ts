@@ -15,6 +15,7 @@
  * @module
  */
 
+export * from "./big_endian_split_ring.ts";
 export * from "./chain.ts";
 export { type InflightRegion, inflightRegionSize } from "./inflight.ts";
 export * from "./packed_layout.ts";

@@ -25,7 +25,9 @@ export class ReturnOrder {
 
   /** The device takes a request. */
   take(chain: Chain): void {
-    this.#chains[(this.#first + this.#count++) % this.#chains.length] = chain;
+    let at = this.#first + this.#count++;
+    if (at >= this.#chains.length) at -= this.#chains.length;
+    this.#chains[at] = chain;
   }
 
   /** The device has completed a request, in whatever order. */
@@ -44,7 +46,7 @@ export class ReturnOrder {
     const chain = this.#chains[this.#first];
     if (this.#count === 0 || chain === undefined || this.#completed[chain.head] === 0) return undefined;
     this.#completed[chain.head] = 0;
-    this.#first = (this.#first + 1) % this.#chains.length;
+    if (++this.#first === this.#chains.length) this.#first = 0;
     this.#count--;
     return chain;
   }

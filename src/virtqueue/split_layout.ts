@@ -26,6 +26,16 @@ export function splitRingSizes(
   return { descriptor: DESCRIPTOR_SIZE * size, available: 4 + 2 * size + event, used: 4 + 8 * size + event };
 }
 
+/** 16 bits in the other byte order. */
+export function swap16(value: number): number {
+  return (value & 0xff) << 8 | value >>> 8 & 0xff;
+}
+
+/** 32 bits in the other byte order. */
+export function swap32(value: number): number {
+  return (swap16(value) << 16 | swap16(value >>> 16)) >>> 0;
+}
+
 /**
  * Whether the other side wants to be told, by EVENT_IDX (virtio 1.4, 2.7.10): an index `event` was passed on the way
  * from `before` to `after`.

@@ -6,6 +6,7 @@
 
 import type { AddressSpace } from "../memory/address_space.ts";
 import type { DirtyLog } from "../memory/dirty_log.ts";
+import { Segments } from "../memory/segments.ts";
 import { Chain } from "./chain.ts";
 import { checkLength, Descriptors, partOffset } from "./descriptors.ts";
 import { InflightSplit } from "./inflight_split.ts";
@@ -60,7 +61,10 @@ function twice(head: number): RingError {
   return new RingError(`head ${head} was made available again before it was returned`);
 }
 
-/** The device's side of a split ring. */
+/**
+ * The device's side of a split ring. Its fields are little-endian. What a ring of the other byte order does otherwise it does
+ * in the protected methods, none of which is called for each request.
+ */
 export class SplitRing implements Ring {
   /** Entries, a power of two. */
   readonly size: number;
@@ -86,8 +90,12 @@ export class SplitRing implements Ring {
   #notified = false;
   #suppressed = false;
   #inFlight = 0;
+  /** The descriptor table as the driver has it, and as requests are read from it. */
+  #guestWords: Uint32Array = new Uint32Array(0);
   #words: Uint32Array = new Uint32Array(0);
   #available: Uint16Array = new Uint16Array(0);
+  /** The available ring as heads are read from it. */
+  #heads: Uint16Array = new Uint16Array(0);
   #usedIndex: Uint16Array = new Uint16Array(0);
   #usedRing: Uint32Array = new Uint32Array(0);
 
@@ -104,11 +112,11 @@ export class SplitRing implements Ring {
     this.size = size;
     this.#mask = size - 1;
     this.#options = options;
-    this.#descriptors = new Descriptors(space, size, options.indirect);
+    this.#descriptors = new Descriptors(space, size, options.indirect, this.makeTable());
     this.#order = options.inOrder ? new ReturnOrder(size) : undefined;
     this.#chains = new Array(size);
     this.bind(place);
-    const used = Atomics.load(this.#usedIndex, USED_IDX);
+    const used = this.half(Atomics.load(this.#usedIndex, USED_IDX));
     this.#used = this.#published = used;
     this.#next = options.base & 0xffff;
     if (options.inflight !== undefined) {
@@ -121,10 +129,57 @@ export class SplitRing implements Ring {
   /** The ring's memory has moved; positions stay. */
   bind({ descriptor, available, used }: RingPlace): void {
     const bytes = splitRingSizes(this.size, this.#options.eventIdx);
-    this.#words = new Uint32Array(descriptor.region.buffer, partOffset(descriptor), bytes.descriptor / 4);
+    this.#guestWords = new Uint32Array(
+      descriptor.region.buffer,
+      partOffset(descriptor),
+      bytes.descriptor / 4,
+    );
     this.#available = new Uint16Array(available.region.buffer, partOffset(available), bytes.available / 2);
+    this.#words = this.wordsOf(this.#guestWords, this.#words);
+    this.#heads = this.headsOf(this.#available, this.#heads);
     this.#usedIndex = new Uint16Array(used.region.buffer, partOffset(used), bytes.used / 2);
     this.#usedRing = new Uint32Array(used.region.buffer, partOffset(used) + USED_RING, 2 * this.size);
+  }
+
+  /** 16 bits of the ring, as read or as to be written. */
+  protected half(value: number): number {
+    return value;
+  }
+
+  /** The object for the requests of a head. */
+  protected makeChain(head: number): Chain {
+    return new Chain(head);
+  }
+
+  /** The words of an indirect table. */
+  protected makeTable(): Segments {
+    return new Segments();
+  }
+
+  /** Where descriptors are read: in the driver's table, or in a copy, such as the one that there was before. */
+  protected wordsOf(guest: Uint32Array, _before: Uint32Array): Uint32Array {
+    return guest;
+  }
+
+  /** The same for the available ring. */
+  protected headsOf(guest: Uint16Array, _before: Uint16Array): Uint16Array {
+    return guest;
+  }
+
+  /** Where heads are copied, copies one. */
+  protected copyHead(_guest: Uint16Array, _heads: Uint16Array, _at: number): void {}
+
+  /** Where descriptors are copied, copies those of a request. */
+  protected copyChain(_guest: Uint32Array, _words: Uint32Array, _head: number): void {}
+
+  /** Turns elements of the used ring around, which the driver does not see yet, where its byte order wants that. */
+  protected turnElements(_ring: Uint32Array, _from: number, _count: number): void {}
+
+  /** Copies the next request, which must be {@link available}. For rings that read copies, before they {@link pop}. */
+  protected copyNext(): void {
+    const at = AVAIL_RING + (this.#next & this.#mask);
+    this.copyHead(this.#available, this.#heads, at);
+    this.copyChain(this.#guestWords, this.#words, this.#heads[at]);
   }
 
   /** Requests taken and not yet returned. */
@@ -139,7 +194,7 @@ export class SplitRing implements Ring {
 
   /** Whether the driver has made something available that was not taken yet. */
   available(): boolean {
-    return this.#next !== this.#seen || Atomics.load(this.#available, AVAIL_IDX) !== this.#next ||
+    return this.#next !== this.#seen || this.half(Atomics.load(this.#available, AVAIL_IDX)) !== this.#next ||
       this.#again > 0;
   }
 
@@ -156,13 +211,13 @@ export class SplitRing implements Ring {
   pop(): Chain | null {
     if (this.#again > 0) return this.#popAgain();
     if (this.#next === this.#seen) {
-      const seen = Atomics.load(this.#available, AVAIL_IDX);
+      const seen = this.half(Atomics.load(this.#available, AVAIL_IDX));
       if (seen === this.#next) return null;
       const distance = (seen - this.#next) & 0xffff;
       if (distance > this.size) throw tooFar(seen, distance, this.#next, this.size);
       this.#seen = seen;
     }
-    const head = this.#available[AVAIL_RING + (this.#next & this.#mask)];
+    const head = this.#heads[AVAIL_RING + (this.#next & this.#mask)];
     if (head >= this.size) throw noHead(head, this.#next, this.size);
     const chain = this.#take(head);
     this.#inflight?.take(head);
@@ -173,6 +228,7 @@ export class SplitRing implements Ring {
   /** Takes a request of a device that died. Its descriptors are where they were: nobody has returned them. */
   #popAgain(): Chain {
     const inflight = this.#inflight as InflightSplit;
+    this.copyChain(this.#guestWords, this.#words, inflight.first);
     const chain = this.#take(inflight.first);
     inflight.retake();
     return chain;
@@ -195,7 +251,7 @@ export class SplitRing implements Ring {
   #makeChains(head: number): Chain {
     const from = head - head % CHAINS_AT_ONCE;
     const to = Math.min(from + CHAINS_AT_ONCE, this.size);
-    for (let each = from; each < to; each++) this.#chains[each] = new Chain(each);
+    for (let each = from; each < to; each++) this.#chains[each] = this.makeChain(each);
     return this.#chains[head];
   }
 
@@ -268,17 +324,19 @@ export class SplitRing implements Ring {
     const after = this.#used;
     const before = this.#published;
     if (after === before) return false;
+    this.turnElements(this.#usedRing, before, (after - before) & 0xffff);
     this.#inflight?.prepare();
     // Both accesses are sequentially consistent: the driver either sees the index, or we see what it wants.
-    Atomics.store(this.#usedIndex, USED_IDX, after);
+    Atomics.store(this.#usedIndex, USED_IDX, this.half(after));
     this.#inflight?.commit(after);
     this.#published = after;
     if (this.logUsed !== undefined) this.#markElements(before, after);
     if (!this.#notified) return this.#notified = true;
     if (this.#options.eventIdx) {
-      return needEvent(Atomics.load(this.#available, AVAIL_RING + this.size), after, before);
+      const event = this.half(Atomics.load(this.#available, AVAIL_RING + this.size));
+      return needEvent(event, after, before);
     }
-    return (Atomics.load(this.#available, AVAIL_FLAGS) & NO_INTERRUPT) === 0;
+    return (this.half(Atomics.load(this.#available, AVAIL_FLAGS)) & NO_INTERRUPT) === 0;
   }
 
   /** Marks the index and the elements up to it as written. */
@@ -300,7 +358,7 @@ export class SplitRing implements Ring {
     // With EVENT_IDX an index in the past asks for nothing, so there is nothing to write.
     if (this.#suppressed || this.#options.eventIdx) return;
     this.#suppressed = true;
-    this.#usedIndex[USED_FLAGS] = NO_NOTIFY;
+    this.#usedIndex[USED_FLAGS] = this.half(NO_NOTIFY);
     this.#markUsed(2 * USED_FLAGS, 2);
   }
 
@@ -309,7 +367,7 @@ export class SplitRing implements Ring {
     // The event's place is behind the elements.
     const field = this.#options.eventIdx ? 2 + 4 * this.size : USED_FLAGS;
     this.#suppressed = false;
-    Atomics.store(this.#usedIndex, field, this.#options.eventIdx ? this.#next : 0);
+    Atomics.store(this.#usedIndex, field, this.half(this.#options.eventIdx ? this.#next : 0));
     this.#markUsed(2 * field, 2);
     return this.available();
   }

@@ -4,11 +4,13 @@ import { join } from "node:path";
 import { test } from "node:test";
 import {
   BlkDevice,
+  type Completion,
   FileStorage,
   MemoryStorage,
   NullStorage,
   type Storage,
 } from "../../src/devices/blk/mod.ts";
+import { LATER } from "../../src/backend/device.ts";
 import type { BlkDriverOptions } from "../../src/tools/blk_driver.ts";
 import { Random } from "../support/random.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
@@ -37,14 +39,62 @@ for (
   });
 }
 
-test("random I/O at depth 64 on a file", LIMIT, async (t) => {
-  const path = join(tempDir(t), "disk");
-  writeFileSync(path, new Random(5).bytes(2 * MIB));
-  const scene = await Scene.disk(t, { storage: new FileStorage(path) });
-  const driver = await scene.driver({ depth: 64, maxTransfer: 8192, numQueues: 2 });
-  const copy = await randomIo(driver, { rounds: 8, seed: 2 });
-  sameBytes(new Uint8Array(readFileSync(path)), copy);
-});
+for (const aio of ["io_uring", "sync"] as const) {
+  for (const direct of [false, true]) {
+    test(`random I/O at depth 64 on a file, ${aio}${direct ? ", O_DIRECT" : ""}`, LIMIT, async (t) => {
+      const path = join(tempDir(t), "disk");
+      writeFileSync(path, new Random(5).bytes(2 * MIB));
+      const scene = await Scene.disk(t, { storage: new FileStorage(path, { aio, direct }) });
+      // Segments of one sector: some are not aligned as O_DIRECT needs it on some file systems.
+      const driver = await scene.driver({ depth: 64, maxTransfer: 8192, numQueues: 2 });
+      const copy = await randomIo(driver, { rounds: 8, seed: 2 });
+      sameBytes(new Uint8Array(readFileSync(path)), copy);
+      assert.deepEqual(scene.log.problems, []);
+    });
+  }
+}
+
+test(
+  "a storage that says LATER may be done at once, or after the request of another, or fail",
+  LIMIT,
+  async (t) => {
+    const inner = new MemoryStorage(2 * MIB);
+    const random = new Random(12);
+    let broken = false;
+    const held: (() => void)[] = [];
+    const later = (act: () => void, completion: Completion): typeof LATER => {
+      const finish = (): void => {
+        if (broken) return completion.done(new Error("broken"));
+        act();
+        completion.done();
+      };
+      if (random.int(0, 3) === 0) finish();
+      else {
+        held.splice(random.int(0, held.length), 0, finish);
+        setTimeout(() => held.splice(0).forEach((each) => each()), random.int(0, 2));
+      }
+      return LATER;
+    };
+    const storage: Storage = {
+      size: inner.size,
+      readOnly: false,
+      read: (data, position, completion) => later(() => inner.read(data, position), completion),
+      write: (data, position, completion) => later(() => inner.write(data, position), completion),
+      flush: (completion) => later(() => {}, completion),
+      writeZeroes: (position, length, unmap) => inner.writeZeroes(position, length, unmap),
+      close: () => inner.close(),
+    };
+    const scene = await Scene.disk(t, { storage });
+    const driver = await scene.driver({ depth: 64, maxTransfer: 8192, numQueues: 3 });
+    await randomIo(driver, { rounds: 8, seed: 3 });
+    broken = true;
+    await assert.rejects(driver.read(0, 512), /I\/O error/);
+    await assert.rejects(driver.write(0, new Uint8Array(512)), /I\/O error/);
+    await assert.rejects(driver.flush(), /I\/O error/);
+    broken = false;
+    await driver.flush();
+  },
+);
 
 test("random I/O on a storage that takes its time and answers in any order", LIMIT, async (t) => {
   const inner = new MemoryStorage(2 * MIB);

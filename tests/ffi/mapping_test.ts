@@ -28,7 +28,7 @@ function byteAt(fd: number, position: number): number {
   const piece = new Native(16);
   piece.set64(0, target.address);
   piece.set64(8, 1n);
-  assert.equal(libc.preadv(fd, piece.address, 1, BigInt(position)), 1n);
+  assert.equal(libc.preadv(fd, piece.address, 1, BigInt(position)), 1);
   return target.bytes[0];
 }
 

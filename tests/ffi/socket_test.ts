@@ -50,7 +50,7 @@ function sendMany(socket: number, fd: number, count: number): void {
   message.set64(24, 1n);
   message.set64(32, control.address);
   message.set64(40, BigInt(16 + 4 * count));
-  assert.equal(libc.sendmsg(socket, message.address, 0), 1n);
+  assert.equal(libc.sendmsg(socket, message.address, 0), 1);
 }
 
 test("descriptors arrive with the bytes, as copies", { timeout: 5000 }, (t) => {

@@ -8,6 +8,7 @@ import {
   type MessageTable,
 } from "../../src/protocol/messages.ts";
 import { codecOf, type PayloadTypes } from "../../src/protocol/payloads.ts";
+import { codecProven } from "../coverage/codec.ts";
 import { backendExchanges } from "./backend_vectors.ts";
 import { frontendExchanges } from "./frontend_vectors.ts";
 import { hex } from "./hex.ts";
@@ -15,7 +16,7 @@ import type { Exchange, Frame } from "./vector.ts";
 import type { MessageRow } from "../../src/protocol/messages.ts";
 
 type Direction = [
-  side: string,
+  side: "front-end" | "back-end",
   table: MessageTable,
   exchanges: Readonly<Record<string, Exchange<MessageRow>>>,
 ];
@@ -60,10 +61,12 @@ for (const [side, table, exchanges] of directions) {
       const flags = checkFrame(exchange.request, row, row.payload);
       assert.ok(flags === 1 || flags === 9, `flags ${flags}`);
       assert.equal(messageName(table, row.id), name);
+      codecProven(side, name, "request");
     });
 
     test(`${side} ${name}: the answer`, { timeout: 5000 }, () => {
       assert.equal(checkFrame(exchange.reply, row, answerKind(row)), 5);
+      codecProven(side, name, "answer");
     });
   }
 }

@@ -1,22 +1,15 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { deflateRawSync } from "node:zlib";
 import { tempDir } from "../support/cleanup.ts";
-import { OurBackend, root, startDeno } from "../support/our_backend.ts";
+import { OurBackend, startExample } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
 import { restoreGuest } from "../support/snapshot.ts";
 
 realTest("the entropy device of the examples feeds a guest", ["qemu", "guest"], {}, async (t) => {
-  const dir = tempDir(t);
-  const socket = join(dir, "rng.sock");
-  const source = readFileSync(join(root, "examples/rng.ts"), "utf8");
-  const script = join(dir, "rng.ts");
-  // As it stands, but for the path: other tests may be running.
-  assert.equal(source.split('"/tmp/rng.sock"').length, 2);
-  writeFileSync(script, source.replace('"/tmp/rng.sock"', JSON.stringify(socket)));
-  const child = startDeno(t, ["--no-lock", `--config=${join(root, "deno.json")}`, script]);
+  const socket = join(tempDir(t), "rng.sock");
+  const child = startExample(t, "rng", socket);
   await child.waitSocket(socket);
   const guest = await restoreGuest(t);
   // Deno sets up its own handling of signals half a second after the start, with a pair of sockets.

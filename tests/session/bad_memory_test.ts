@@ -4,7 +4,7 @@ import type { FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
 import type { MemoryRegion, VringAddress } from "../../src/protocol/mod.ts";
 import { noteDescriptors, oddDescriptors } from "./descriptors.ts";
 import { sectorSurvives } from "./requests.ts";
-import { LIMIT } from "./scene.ts";
+import { LIMIT, Scene } from "./scene.ts";
 import { stage } from "./stage.ts";
 
 const GUEST = 0x8000_0000n;
@@ -259,4 +259,12 @@ test("an offset in the file that misaligns the ring is refused", LIMIT, async (t
   };
   await assert.rejects(frontEnd.request("SET_VRING_ADDR", address));
   await scene.log.problem(/SET_VRING_ADDR: ring 0: descriptor table is not aligned in its file$/);
+});
+
+// What QEMU 11 does without share=on; QEMU 10 shares a copy, which nobody can tell from memory.
+test("a ring without any guest memory says what the front-end is missing", LIMIT, async (t) => {
+  const scene = await Scene.disk(t);
+  const frontEnd = await scene.frontEnd();
+  await assert.rejects(frontEnd.startQueue(0, scene.memory()), /SET_VRING_ENABLE: the peer answered failure/);
+  await scene.log.problem(/SET_VRING_ENABLE: ring 0: the front-end has shared no guest memory .*share=on/);
 });

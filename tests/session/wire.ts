@@ -57,5 +57,5 @@ export function sendMessage(fd: number, bytes: Uint8Array, fds: readonly number[
     header.set64(32, control.address);
     header.set64(40, BigInt((16 + 4 * fds.length + 7) & ~7));
   }
-  return Number(libc.sendmsg(fd, header.address, MSG_NOSIGNAL));
+  return libc.sendmsg(fd, header.address, MSG_NOSIGNAL);
 }

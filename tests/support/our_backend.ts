@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
+import { recording } from "../coverage/destination.ts";
 import { onEnd, type Scope, tempDir } from "./cleanup.ts";
 import { Child, type ChildOptions } from "./process.ts";
 
@@ -22,7 +23,7 @@ const DENO_CACHE = /_cache_v\d+(-wal|-shm|-journal)?$/;
 
 /** Starts Deno as a user does, with the one permission that the toolkit asks for. */
 export function startDeno(scope: Scope, args: readonly string[], options: ChildOptions = {}): Child {
-  return Child.start(scope, process.execPath, ["run", "--allow-ffi", ...args], {
+  return Child.start(scope, process.execPath, ["run", "--allow-ffi", ...recording(process), ...args], {
     ...options,
     // Deno would add to its errors that there is no trace of them.
     env: { RUST_BACKTRACE: "0", NO_COLOR: "1", ...options.env },
@@ -32,6 +33,20 @@ export function startDeno(scope: Scope, args: readonly string[], options: ChildO
 /** Starts the command line. */
 export function startCommand(scope: Scope, args: readonly string[], options: ChildOptions = {}): Child {
   return startDeno(scope, [join(root, "src/cli/mod.ts"), ...args], options);
+}
+
+/**
+ * Starts an example as it stands, but for the path of its socket: other tests may be running.
+ *
+ * @param example name of the file; its socket is `/tmp/NAME.sock`
+ */
+export function startExample(scope: Scope, example: string, socket: string): Child {
+  const source = readFileSync(join(root, `examples/${example}.ts`), "utf8");
+  const path = `"/tmp/${example}.sock"`;
+  assert.equal(source.split(path).length, 2, `${path} in the example`);
+  const script = join(tempDir(scope), `${example}.ts`);
+  writeFileSync(script, source.replace(path, JSON.stringify(socket)));
+  return startDeno(scope, ["--no-lock", `--config=${join(root, "deno.json")}`, script]);
 }
 
 /** A back-end of ours in a process of its own. */

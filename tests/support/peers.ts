@@ -1,4 +1,4 @@
-import { constants } from "node:fs";
+import { constants, existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -12,6 +12,9 @@ export const guestDir: string = process.env.VHOST_GUEST_DIR ??
 /** The directory `scripts/unpack-peers` writes to. */
 const peersDir: string = process.env.VHOST_PEERS_DIR ??
   join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "vhost-user", "peers");
+
+/** Where DPDK's libraries are unpacked. */
+export const dpdkLibraries: string = join(peersDir, "dpdk/usr/lib/x86_64-linux-gnu");
 
 /** Where distributions put QEMU's loadable parts. */
 const moduleFolders = [
@@ -27,6 +30,8 @@ const peers = {
   "qemu": () => which("qemu-system-x86_64"),
   /** QEMU 11, which Debian's stable releases do not have yet. */
   "qemu11": () => firstFile([join(peersDir, "qemu11/qemu-system-x86_64")], constants.X_OK),
+  /** QEMU for a big-endian machine, whose firmware has a legacy driver for disks. */
+  "qemu-ppc": () => firstFile([join(peersDir, "ppc/usr/bin/qemu-system-ppc64")], constants.X_OK),
   /** Reads and writes through QEMU's block layer. */
   "qemu-io": () => which("qemu-io"),
   /** Copies, compares and times disks through QEMU's block layer. */
@@ -49,6 +54,10 @@ const peers = {
   "passt": () => which("passt"),
   /** DPDK's program for tests, a back-end for networks; its libraries lie beside it. */
   "testpmd": () => firstFile([join(peersDir, "dpdk/usr/bin/dpdk-testpmd")], constants.X_OK),
+  /** DPDK's front-end for networks, which testpmd loads. */
+  "virtio-user": () => firstFile([join(dpdkLibraries, "librte_net_virtio.so.25")]),
+  /** Interfaces of the host whose wire is a descriptor; making one takes an administrator. */
+  "tun": () => process.getuid?.() === 0 && existsSync("/dev/net/tun") ? "/dev/net/tun" : undefined,
   /** A back-end for sockets. */
   "vhost-device-vsock": () => firstFile([join(peersDir, "vsock/usr/bin/vhost-device-vsock")], constants.X_OK),
 } satisfies Record<string, () => string | undefined>;

@@ -12,7 +12,7 @@ import { protocolFeatures } from "../../src/protocol/features.ts";
 import { frontendMessages } from "../../src/protocol/messages.ts";
 import { readContent } from "../../src/tools/describe.ts";
 import { descriptorText, sizeText } from "../../src/tools/trace/descriptors.ts";
-import { deviceTypes } from "../../src/tools/trace/device_types.ts";
+import { deviceTypes } from "../../src/tools/device_types.ts";
 import type { MessageEntry } from "../../src/tools/trace/entry.ts";
 import { entryJson, summaryJson } from "../../src/tools/trace/json.ts";
 import { LineWriter } from "../../src/tools/trace/line_writer.ts";
@@ -332,9 +332,10 @@ test("lines wait for a reader that is slow, and nobody waits for it", LIMIT, asy
   const start = performance.now();
   for (const line of lines) writer.write(line);
   assert.ok(performance.now() - start < 2000);
+  const all = `${lines.join("\n")}\n`;
   let text = "";
-  await eventually("all lines", () => (text += readAll(there)).length >= lines.join("\n").length);
-  assert.deepEqual(text, `${lines.join("\n")}\n`);
+  await eventually("all lines", () => (text += readAll(there)).length >= all.length);
+  assert.deepEqual(text, all);
   await writer.end(0);
 });
 

@@ -141,7 +141,7 @@ test(
     raw.set64(24, 1n);
     raw.set64(32, control.address);
     raw.set64(40, BigInt(16 + 4 * 33));
-    assert.equal(libc.sendmsg(theirs, raw.address, 0), 12n);
+    assert.equal(libc.sendmsg(theirs, raw.address, 0), 12);
 
     assert.throws(() => ours.receive(), { name: "ProtocolError", message: /descriptors were lost/ });
     ours.close();

@@ -332,14 +332,17 @@ const common = {
   tableSize: fc.constantFrom(0, 6),
   cut: fc.nat(ROOM),
 };
+const split = {
+  packed: fc.constant(false),
+  size: fc.integer({ min: 0, max: 10 }).map((power) => 2 ** power),
+  spins: fc.constantFrom(0, 1, 5, 100, 65520, 65534),
+  ...common,
+};
 const formats = {
-  split: fc.record({
-    packed: fc.constant(false),
-    size: fc.integer({ min: 0, max: 10 }).map((power) => 2 ** power),
-    spins: fc.constantFrom(0, 1, 5, 100, 65520, 65534),
-    ...common,
-  }),
+  split: fc.record({ endianness: fc.constant("little" as const), ...split }),
+  "big-endian split": fc.record({ endianness: fc.constant("big" as const), ...split }),
   packed: fc.record({
+    endianness: fc.constant("little" as const),
     packed: fc.constant(true),
     size: fc.oneof(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 1100 })),
     spins: fc.oneof(fc.nat(50), fc.constantFrom(1023, 32767)),

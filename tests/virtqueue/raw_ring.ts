@@ -1,6 +1,8 @@
 import type { TestContext } from "node:test";
 import { SharedMemory } from "../../src/frontend/shared_memory.ts";
 import { GuestMemory } from "../../src/memory/guest_memory.ts";
+import type { Endianness } from "../../src/protocol/struct.ts";
+import { BigEndianSplitRing } from "../../src/virtqueue/big_endian_split_ring.ts";
 import type { RingOptions } from "../../src/virtqueue/ring.ts";
 import { SplitRing } from "../../src/virtqueue/split_ring.ts";
 import { onEnd } from "../support/cleanup.ts";
@@ -34,10 +36,12 @@ export class RawRing {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly view: DataView<ArrayBuffer>;
   readonly shared: SharedMemory;
+  readonly #little: boolean;
   #added = 0;
 
-  constructor(scope: Pick<TestContext, "after">, size = 8) {
+  constructor(scope: Pick<TestContext, "after">, size = 8, endianness: Endianness = "little") {
     this.size = size;
+    this.#little = endianness === "little";
     this.shared = new SharedMemory(GUEST_SIZE, GUEST);
     onEnd(scope, () => {
       this.memory.clear();
@@ -67,7 +71,8 @@ export class RawRing {
       if (region === undefined) throw new RangeError(`no region at ${offset}`);
       return { region, offset: offset - region.userAddress };
     };
-    return new SplitRing(
+    const Format = this.#little ? SplitRing : BigEndianSplitRing;
+    return new Format(
       this.memory,
       this.size,
       { descriptor: at(DESCRIPTORS), available: at(AVAILABLE), used: at(USED) },
@@ -80,10 +85,10 @@ export class RawRing {
     at: number,
     { address = GUEST + FREE, length = 16, flags = 0, next = 0 }: RawDescriptor,
   ): void {
-    this.view.setBigUint64(at, BigInt(address), true);
-    this.view.setUint32(at + 8, length, true);
-    this.view.setUint16(at + 12, flags, true);
-    this.view.setUint16(at + 14, next, true);
+    this.view.setBigUint64(at, BigInt(address), this.#little);
+    this.view.setUint32(at + 8, length, this.#little);
+    this.view.setUint16(at + 12, flags, this.#little);
+    this.view.setUint16(at + 14, next, this.#little);
   }
 
   /** Writes a descriptor of the ring's table. */
@@ -111,7 +116,7 @@ export class RawRing {
   /** Makes heads available. */
   offer(...heads: readonly number[]): this {
     for (const head of heads) {
-      this.view.setUint16(AVAILABLE + 4 + 2 * (this.#added % this.size), head, true);
+      this.view.setUint16(AVAILABLE + 4 + 2 * (this.#added % this.size), head, this.#little);
       this.#added = (this.#added + 1) & 0xffff;
     }
     this.availableIndex = this.#added;
@@ -119,43 +124,43 @@ export class RawRing {
   }
 
   get availableFlags(): number {
-    return this.view.getUint16(AVAILABLE, true);
+    return this.view.getUint16(AVAILABLE, this.#little);
   }
   set availableFlags(value: number) {
-    this.view.setUint16(AVAILABLE, value, true);
+    this.view.setUint16(AVAILABLE, value, this.#little);
   }
   get availableIndex(): number {
-    return this.view.getUint16(AVAILABLE + 2, true);
+    return this.view.getUint16(AVAILABLE + 2, this.#little);
   }
   set availableIndex(value: number) {
-    this.view.setUint16(AVAILABLE + 2, value, true);
+    this.view.setUint16(AVAILABLE + 2, value, this.#little);
   }
   /** `used_event`: at which used index the driver wants to be told. */
   set usedEvent(value: number) {
-    this.view.setUint16(AVAILABLE + 4 + 2 * this.size, value, true);
+    this.view.setUint16(AVAILABLE + 4 + 2 * this.size, value, this.#little);
   }
   get usedFlags(): number {
-    return this.view.getUint16(USED, true);
+    return this.view.getUint16(USED, this.#little);
   }
   set usedFlags(value: number) {
-    this.view.setUint16(USED, value, true);
+    this.view.setUint16(USED, value, this.#little);
   }
   get usedIndex(): number {
-    return this.view.getUint16(USED + 2, true);
+    return this.view.getUint16(USED + 2, this.#little);
   }
   set usedIndex(value: number) {
-    this.view.setUint16(USED + 2, value, true);
+    this.view.setUint16(USED + 2, value, this.#little);
   }
   /** `avail_event`: at which available index the device wants to be told. */
   get availableEvent(): number {
-    return this.view.getUint16(USED + 4 + 8 * this.size, true);
+    return this.view.getUint16(USED + 4 + 8 * this.size, this.#little);
   }
   set availableEvent(value: number) {
-    this.view.setUint16(USED + 4 + 8 * this.size, value, true);
+    this.view.setUint16(USED + 4 + 8 * this.size, value, this.#little);
   }
   /** A used element: head and bytes written. */
   usedElement(slot: number): [head: number, written: number] {
     const at = USED + 4 + 8 * slot;
-    return [this.view.getUint32(at, true), this.view.getUint32(at + 4, true)];
+    return [this.view.getUint32(at, this.#little), this.view.getUint32(at + 4, this.#little)];
   }
 }

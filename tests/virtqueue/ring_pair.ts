@@ -4,6 +4,8 @@ import { PackedDriverRing } from "../../src/frontend/packed_driver_ring.ts";
 import { type Piece, SharedMemory } from "../../src/frontend/shared_memory.ts";
 import { SplitDriverRing } from "../../src/frontend/split_driver_ring.ts";
 import { GuestMemory } from "../../src/memory/guest_memory.ts";
+import type { Endianness } from "../../src/protocol/struct.ts";
+import { BigEndianSplitRing } from "../../src/virtqueue/big_endian_split_ring.ts";
 import { inflightRegionSize } from "../../src/virtqueue/inflight.ts";
 import { PACKED_START, packedRingSizes } from "../../src/virtqueue/packed_layout.ts";
 import { PackedRing } from "../../src/virtqueue/packed_ring.ts";
@@ -18,6 +20,8 @@ export interface PairOptions {
   readonly eventIdx: boolean;
   /** Format of the ring; split by default. */
   readonly packed?: boolean;
+  /** Byte order of a split ring; little by default. */
+  readonly endianness?: Endianness;
   /** Whether IN_ORDER was negotiated; false by default. */
   readonly inOrder?: boolean;
   /** Whether requests in flight are recorded; false by default. */
@@ -75,7 +79,7 @@ export function mapFor(memory: GuestMemory, shared: SharedMemory, cut = 0): void
 /** A driver and a device, gone when the scope is over. */
 export function ringPair(scope: Pick<TestContext, "after">, options: PairOptions): Pair {
   const { size, eventIdx, tableSize = 0, data = 65536, cut = 0 } = options;
-  const { packed = false, inOrder = false, recorded = false } = options;
+  const { packed = false, inOrder = false, recorded = false, endianness = "little" } = options;
   const parts = packed ? packedRingSizes(size) : splitRingSizes(size, true);
   const recordBytes = recorded ? inflightRegionSize(packed, size) + 64 : 0;
   const ringBytes = parts.descriptor + parts.available + parts.used + 64 + size * tableSize * 16;
@@ -86,13 +90,14 @@ export function ringPair(scope: Pick<TestContext, "after">, options: PairOptions
     shared.close();
   });
   const Driver = packed ? PackedDriverRing : SplitDriverRing;
-  const driver = new Driver(shared, { size, eventIdx, tableSize, inOrder });
+  const driver = new Driver(shared, { size, eventIdx, tableSize, inOrder, endianness });
   const record = recorded ? shared.allocate(inflightRegionSize(packed, size), 64) : undefined;
   const piece = shared.allocate(data);
   const start = piece.guestAddress - shared.guestAddress;
   mapFor(memory, shared, cut === 0 ? 0 : start + cut);
   const another = (more: Partial<RingOptions> = {}): Ring => {
-    const Format = packed ? PackedRing : SplitRing;
+    const Split = endianness === "big" ? BigEndianSplitRing : SplitRing;
+    const Format = packed ? PackedRing : Split;
     return new Format(memory, size, placeOf(memory, driver), {
       eventIdx,
       indirect: tableSize > 0,

@@ -17,7 +17,7 @@ export function configHandlers(state: SessionState): Handlers<typeof frontendMes
     GET_CONFIG: ({ offset, flags, data }) => {
       const answer = new Uint8Array(data.length);
       try {
-        const space = config?.read() ?? new Uint8Array(0);
+        const space = config?.read(state.endianness) ?? new Uint8Array(0);
         answer.set(space.subarray(offset, offset + data.length));
       } catch (error) {
         state.log("warning", "GET_CONFIG: the device cannot tell its configuration space", error);

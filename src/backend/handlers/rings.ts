@@ -31,6 +31,10 @@ export function ringHandlers(state: SessionState): Handlers<typeof frontendMessa
     SET_VRING_NUM: ({ index, num }) => state.vring(index).setSize(num),
     SET_VRING_ADDR: (address) => state.vring(address.index).setAddress(address),
     SET_VRING_BASE: ({ index, num }) => state.vring(index).setBase(num),
+    SET_VRING_ENDIAN: ({ index, num }) => {
+      if (num > 1) throw new FieldError("num", "0 (little-endian) or 1 (big-endian)", num);
+      return state.setEndianness(index, num === 1 ? "big" : "little");
+    },
     GET_VRING_BASE: ({ index }) => stopVring(state, index),
     SET_VRING_KICK: (which, fds) => {
       const [vring, fd] = withDescriptor(which, fds);

@@ -39,6 +39,7 @@ const RING_METHODS: ReadonlySet<string> = new Set(
     "setSize",
     "setAddress",
     "setBase",
+    "setEndianness",
     "setEnabled",
     "start",
     "setCall",
@@ -112,6 +113,7 @@ export class HostedSession {
         await outcome;
       },
       onRunning: () => tell(-1, { event: "running" }),
+      onRewound: () => tell(-1, { event: "rewound" }),
       notifyInBand: (ring, message) => tell(ring, { event: "notify", message }),
       onMiss: (ring, miss) => {
         const count = ++this.#missCount;
@@ -123,10 +125,10 @@ export class HostedSession {
 
   /** What is known of the rings outside. */
   get status(): RingStatus[] {
-    return this.#host.vrings.map(({ index, started, active, missing }) => {
+    return this.#host.vrings.map(({ index, started, active, endianness, missing }) => {
       const waits = this.#misses.get(index);
       const miss = missing !== undefined && waits?.miss === missing ? waits.count : 0;
-      return { index, started, active, miss };
+      return { index, started, active, endianness, miss };
     });
   }
 
@@ -149,9 +151,10 @@ export class HostedSession {
     switch (method) {
       case "setMemory":
         return this.#setMemory(...args as [RegionShare[]]);
+      case "rewind":
       case "reset":
         this.#windows.forget();
-        return this.#host.reset();
+        return this.#host[method]();
       case "close":
         this.#unfinished = this.#host.closeRings();
         return this.#host.closeMemory();

@@ -7,6 +7,7 @@
 import { OsError } from "../../../ffi/os_error.ts";
 import { MemoryError } from "../../memory/region.ts";
 import { FieldError, ProtocolError } from "../../protocol/error.ts";
+import type { Endianness } from "../../protocol/struct.ts";
 import { RingError } from "../../virtqueue/ring.ts";
 
 /** How a thread makes its device. */
@@ -62,6 +63,7 @@ export interface RingStatus {
   readonly index: number;
   readonly started: boolean;
   readonly active: boolean;
+  readonly endianness: Endianness;
   /** Counts the times that it came to wait for an address; 0 while it does not. */
   readonly miss: number;
 }
@@ -97,7 +99,7 @@ export type RingEvent =
     | { readonly event: "request failed"; readonly error: ErrorText }
     /** Answered when the device status says so. */
     | { readonly event: "broken"; readonly error: ErrorText; readonly id: number }
-    | { readonly event: "running" }
+    | { readonly event: "running" | "rewound" }
     | { readonly event: "missing"; readonly iova: number; readonly access: number; readonly miss: number }
     | { readonly event: "notify"; readonly message: "VRING_CALL" | "VRING_ERR" }
   );

@@ -10,6 +10,7 @@ import { IotlbMiss } from "../../memory/iotlb.ts";
 import type { Region } from "../../memory/region.ts";
 import type { BackendMessage } from "../../protocol/messages.ts";
 import type { Inflight, VringAddress } from "../../protocol/payloads.ts";
+import type { Endianness } from "../../protocol/struct.ts";
 import type { FrontEndLink } from "../device.ts";
 import type { RingEvents, RingHosting } from "../ring_host.ts";
 import type { VringControl } from "../vring_control.ts";
@@ -41,7 +42,7 @@ export class RemoteVring implements VringControl {
   ) {
     this.index = index;
     this.#thread = thread;
-    this.status = { index, started: false, active: false, miss: 0 };
+    this.status = { index, started: false, active: false, endianness: "little", miss: 0 };
     this.#call = call;
   }
 
@@ -51,6 +52,10 @@ export class RemoteVring implements VringControl {
 
   get active(): boolean {
     return this.status.active;
+  }
+
+  get endianness(): Endianness {
+    return this.status.endianness;
   }
 
   get missing(): IotlbMiss | undefined {
@@ -74,6 +79,10 @@ export class RemoteVring implements VringControl {
 
   async setBase(base: number): Promise<void> {
     await this.#call("setBase", base);
+  }
+
+  async setEndianness(endianness: Endianness): Promise<void> {
+    await this.#call("setEndianness", endianness);
   }
 
   async setEnabled(enabled: boolean): Promise<void> {
@@ -209,6 +218,10 @@ export class RemoteHost implements RingHosting, SessionInbox {
     return this.#tell("writeConfig", offset, data, migration);
   }
 
+  rewind(): Promise<void> {
+    return this.#tell("rewind");
+  }
+
   reset(): Promise<void> {
     return this.#tell("reset");
   }
@@ -301,6 +314,8 @@ export class RemoteHost implements RingHosting, SessionInbox {
         return this.#thread.post({ kind: "answer", session: this.#session, id: event.id, outcome: {} });
       case "running":
         return this.#events.onRunning();
+      case "rewound":
+        return this.#events.onRewound();
       case "notify":
         return this.#events.notifyInBand(ring, event.message);
       case "missing": {

@@ -4,10 +4,12 @@
  * @module
  */
 
-import { Device, type DeviceBehaviour, type WorkerRules } from "../../backend/device.ts";
-import { has, mask } from "../../protocol/features.ts";
+import { Device, type DeviceBehaviour, LATER, type Queue, type WorkerRules } from "../../backend/device.ts";
+import { has, mask, ringFeatures } from "../../protocol/features.ts";
+import type { Endianness } from "../../protocol/struct.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
 import {
+  BARRIER,
   blkConfig,
   blkFeatures,
   BlkRequest,
@@ -18,7 +20,7 @@ import {
   RANGE_UNMAP,
   SECTOR,
 } from "./layout.ts";
-import type { Storage } from "./storage.ts";
+import type { Completion, Storage } from "./storage.ts";
 
 const { OK, IOERR, UNSUPP } = BlkStatus;
 
@@ -154,14 +156,20 @@ export class BlkDevice extends Device {
 
 /** The disk as one front-end sees it: the state that the driver sets is its own. */
 class BlkFrontEnd implements DeviceBehaviour {
-  readonly queues: readonly ((chain: Chain) => unknown)[];
-  readonly config: { read(): Uint8Array; write(offset: number, data: Uint8Array): void };
+  readonly queues: readonly ((chain: Chain, queue: Queue) => unknown)[];
+  readonly crossEndian = true;
+  readonly config: {
+    read(endianness: Endianness): Uint8Array;
+    write(offset: number, data: Uint8Array): void;
+  };
   readonly #options: BlkOptions;
   readonly #storage: Storage;
   readonly #readOnly: boolean;
   readonly #id: Uint8Array;
   #writeback = true;
   #features = 0n;
+  /** What counts of a request's kind. */
+  #typeMask = ~0;
   /** Whether a write is complete only when it is durable. */
   #writeThrough = false;
 
@@ -172,16 +180,17 @@ class BlkFrontEnd implements DeviceBehaviour {
     this.#readOnly = readOnly;
     this.#id = new Uint8Array(ID_SIZE);
     this.#id.set(new TextEncoder().encode(id));
-    const handle = (chain: Chain) => this.#handle(chain);
+    const handle = (chain: Chain, queue: Queue) => this.#handle(chain, queue);
     this.queues = new Array(numQueues).fill(handle);
     this.config = {
-      read: () => this.#config(),
+      read: (endianness) => this.#config(endianness),
       write: (offset, data) => this.#setConfig(offset, data),
     };
   }
 
   negotiated(features: bigint): void {
     this.#features = features;
+    this.#typeMask = has(features, ringFeatures.VERSION_1) ? ~0 : ~BARRIER;
     this.#decideCache();
   }
 
@@ -198,7 +207,7 @@ class BlkFrontEnd implements DeviceBehaviour {
       : !has(this.#features, blkFeatures.FLUSH);
   }
 
-  #config(): Uint8Array {
+  #config(endianness: Endianness): Uint8Array {
     const { numQueues = 16, blockSize = SECTOR } = this.#options;
     const zeroes = this.#storage.writeZeroes !== undefined && !this.#readOnly;
     const discard = this.#storage.discard !== undefined && !this.#readOnly;
@@ -228,7 +237,7 @@ class BlkFrontEnd implements DeviceBehaviour {
       maxSecureEraseSeg: 0,
       secureEraseSectorAlignment: 0,
       zoned: new Uint8Array(24),
-    });
+    }, endianness);
   }
 
   #setConfig(offset: number, data: Uint8Array): void {
@@ -242,32 +251,38 @@ class BlkFrontEnd implements DeviceBehaviour {
     this.#decideCache();
   }
 
-  #handle(chain: Chain): unknown {
+  #handle(chain: Chain, queue: Queue): unknown {
     const { readable, writable } = chain;
     const last = writable.byteLength - 1;
     if (last < 0) throw new RangeError(`head ${chain.head}: a request needs a writable byte for its status`);
     if (readable.byteLength < HEADER_SIZE) return complete(chain, IOERR, 1);
     try {
-      const type = readable.getUint32(0);
+      const type = readable.getUint32(0) & this.#typeMask;
       switch (type) {
         case BlkRequest.IN: {
           const position = this.#position(readable.getUint64(8), last);
-          const pending = this.#storage.read(chain.data.set(writable, 0, last), position);
-          return pending === undefined
-            ? complete(chain, OK, last + 1)
-            : completeLater(chain, pending, last + 1);
+          const data = chain.data.set(writable, 0, last);
+          const pending = this.#storage.read(data, position, waiting(chain, queue, last + 1));
+          return pending === undefined ? complete(chain, OK, last + 1) : later(chain, pending, last + 1);
         }
         case BlkRequest.OUT: {
           const length = readable.byteLength - HEADER_SIZE;
           const position = this.#position(readable.getUint64(8), length);
           this.#checkWritable();
-          const pending = this.#storage.write(chain.data.set(readable, HEADER_SIZE, length), position);
-          if (this.#writeThrough) return completeLater(chain, this.#flushAfter(pending), 1);
-          return pending === undefined ? complete(chain, OK, 1) : completeLater(chain, pending, 1);
+          const data = chain.data.set(readable, HEADER_SIZE, length);
+          if (this.#writeThrough) {
+            return later(
+              chain,
+              this.#durable((completion) => this.#storage.write(data, position, completion)),
+              1,
+            );
+          }
+          const pending = this.#storage.write(data, position, waiting(chain, queue, 1));
+          return pending === undefined ? complete(chain, OK, 1) : later(chain, pending, 1);
         }
         case BlkRequest.FLUSH: {
-          const pending = this.#storage.flush();
-          return pending === undefined ? complete(chain, OK, 1) : completeLater(chain, pending, 1);
+          const pending = this.#storage.flush(waiting(chain, queue, 1));
+          return pending === undefined ? complete(chain, OK, 1) : later(chain, pending, 1);
         }
         case BlkRequest.GET_ID:
           if (last < ID_SIZE) return complete(chain, IOERR, 1);
@@ -297,9 +312,10 @@ class BlkFrontEnd implements DeviceBehaviour {
     if (this.#readOnly) throw new TypeError("the disk is read-only");
   }
 
-  async #flushAfter(written: void | Promise<void>): Promise<void> {
-    await written;
-    await this.#storage.flush();
+  /** Something, and a flush after it. */
+  async #durable(write: Deferrable): Promise<void> {
+    await promised(write);
+    await promised((completion) => this.#storage.flush(completion));
   }
 
   /** DISCARD and WRITE_ZEROES: all ranges are checked before the first is touched. */
@@ -332,8 +348,8 @@ class BlkFrontEnd implements DeviceBehaviour {
         : storage.writeZeroes?.(position, length, unmap);
       if (result !== undefined) pending.push(result);
     }
-    if (!discard && this.#writeThrough) pending.push(this.#flushAfter(settled(pending)));
-    return pending.length === 0 ? complete(chain, OK, 1) : completeLater(chain, settled(pending), 1);
+    if (!discard && this.#writeThrough) return later(chain, this.#durable(() => settled(pending)), 1);
+    return pending.length === 0 ? complete(chain, OK, 1) : later(chain, settled(pending), 1);
   }
 }
 
@@ -346,6 +362,56 @@ function complete(chain: Chain, status: number, written: number): void {
   chain.written = written;
 }
 
-function completeLater(chain: Chain, pending: Promise<void>, written: number): Promise<void> {
+function later(
+  chain: Chain,
+  pending: Promise<void> | typeof LATER,
+  written: number,
+): Promise<void> | typeof LATER {
+  if (pending === LATER) return LATER;
   return pending.then(() => complete(chain, OK, written), () => complete(chain, IOERR, 1));
+}
+
+/** A storage's function. */
+type Deferrable = (completion: Completion) => void | Promise<void> | typeof LATER;
+
+/** What a storage does, as a promise. */
+async function promised(act: Deferrable): Promise<void> {
+  let done: (error?: unknown) => void = () => {};
+  const completed = new Promise<void>((resolve, reject) => {
+    done = (error) => error === undefined ? resolve() : reject(error);
+  });
+  const pending = act({ done });
+  await (pending === LATER ? completed : pending);
+}
+
+/** A request that its storage does later. Kept with the ring slot. */
+class Waiting implements Completion {
+  readonly #chain: Chain;
+  #queue: Queue;
+  #written = 0;
+
+  constructor(chain: Chain, queue: Queue) {
+    this.#chain = chain;
+    this.#queue = queue;
+  }
+
+  set(queue: Queue, written: number): this {
+    this.#queue = queue;
+    this.#written = written;
+    return this;
+  }
+
+  done(error?: unknown): void {
+    if (error === undefined) complete(this.#chain, OK, this.#written);
+    else complete(this.#chain, IOERR, 1);
+    this.#queue.complete(this.#chain);
+  }
+}
+
+function waiting(chain: Chain, queue: Queue, written: number): Waiting {
+  const kept = chain.context;
+  if (kept instanceof Waiting) return kept.set(queue, written);
+  const made = new Waiting(chain, queue);
+  chain.context = made;
+  return made.set(queue, written);
 }

@@ -9,24 +9,51 @@ import { allocate, FallocateMode, openFile, OpenFlag, readAt, syncData, writeAt 
 import { Iovec } from "../../../ffi/iovec.ts";
 import { resizeFile } from "../../../ffi/mapping.ts";
 import { Native } from "../../../ffi/native.ts";
+import { Errno, OsError } from "../../../ffi/os_error.ts";
+import { Reactor } from "../../../ffi/reactor.ts";
+import { LATER } from "../../backend/device.ts";
 import type { Span } from "../../memory/span.ts";
+import { FileEngine, type Synchronous } from "./file_engine.ts";
 import { SECTOR } from "./layout.ts";
 import { SharedSize } from "./shared_size.ts";
-import type { Storage, StorageSource } from "./storage.ts";
+import type { Completion, Storage, StorageSource } from "./storage.ts";
 
 const { PUNCH_HOLE, KEEP_SIZE, ZERO_RANGE } = FallocateMode;
 const ZEROS = 65536;
 
+/** An engine, where there can be one. */
+function engine(fd: number, now: Synchronous, needed: boolean): FileEngine | undefined {
+  try {
+    return new FileEngine(fd, now, Reactor.shared());
+  } catch (error) {
+    if (needed || !(error instanceof OsError)) throw error;
+    return undefined;
+  }
+}
+
+/** How a file is opened and worked on. */
+export interface FileOptions {
+  /** Whether nothing may be written. */
+  readonly readOnly?: boolean;
+  /**
+   * Whether to go past the page cache (O_DIRECT). Requests that the file cannot take so, for their alignment, go through it.
+   */
+  readonly direct?: boolean;
+  /**
+   * `"io_uring"` waits for the file without holding up anything else; `"sync"` holds up the thread. By default, the first
+   * where the kernel has it and allows it.
+   */
+  readonly aio?: "io_uring" | "sync";
+}
+
 /** An open file, for another thread of the process. */
-export interface SharedFile {
-  /** Which storage it is. */
-  readonly kind: "file";
+export interface SharedFile extends FileOptions {
   /** Its path, for people. */
   readonly path: string;
   /** The descriptor; it stays with the one that has opened it. */
   readonly fd: number;
-  /** Whether nothing may be written. */
-  readonly readOnly: boolean;
+  /** The same file past the page cache; or once more the same descriptor. */
+  readonly directFd: number;
   /** Its size, shared. */
   readonly size: SharedArrayBuffer;
 }
@@ -40,43 +67,48 @@ export class FileStorage implements Storage {
   readonly #path: string;
   readonly #fd: number;
   readonly #owned: boolean;
-  readonly #size: SharedSize;
+  /** The same file past the page cache; or once more the same descriptor. */
+  readonly #direct: number;
+  readonly #engine: FileEngine | undefined;
   readonly #iovec = new Iovec();
+  readonly #size: SharedSize;
   #zeros: Native | undefined;
 
   /**
    * Opens a file, or uses one that another thread has opened.
    *
-   * @throws {OsError} when it cannot be opened
+   * @throws {OsError} when it cannot be opened; EINVAL where the file system has no O_DIRECT; ENOSYS or EPERM without io_uring
+   * when that is asked for
    * @throws {TypeError} when it is neither a file nor a block device
    */
-  constructor(path: string | SharedFile, options: { readonly readOnly?: boolean } = {}) {
-    this.#owned = typeof path === "string";
-    if (typeof path === "string") {
-      this.#path = path;
-      this.readOnly = options.readOnly ?? false;
-      this.#size = new SharedSize();
-      this.#fd = openFile(path, this.readOnly ? OpenFlag.READ_ONLY : OpenFlag.READ_WRITE);
-      try {
-        this.refresh();
-      } catch (error) {
-        close(this.#fd);
-        throw error;
-      }
-    } else {
-      this.#path = path.path;
-      this.readOnly = path.readOnly;
-      this.#size = new SharedSize(path.size);
-      this.#fd = path.fd;
+  constructor(path: string | SharedFile, { readOnly = false, direct = false, aio }: FileOptions = {}) {
+    const shared = typeof path === "string" ? undefined : path;
+    this.#path = typeof path === "string" ? path : path.path;
+    this.#owned = shared === undefined;
+    this.#size = new SharedSize(shared?.size);
+    this.readOnly = readOnly;
+    const flags = readOnly ? OpenFlag.READ_ONLY : OpenFlag.READ_WRITE;
+    this.#fd = this.#direct = shared?.fd ?? openFile(this.#path, flags);
+    try {
+      this.refresh();
+      if (direct) this.#direct = shared?.directFd ?? openFile(this.#path, flags | OpenFlag.DIRECT);
+      if (aio !== "sync") this.#engine = engine(this.#direct, this, aio === "io_uring");
+    } catch (error) {
+      this.#closeFiles();
+      throw error;
     }
-    const shared: SharedFile = {
-      kind: "file",
-      path: this.#path,
-      fd: this.#fd,
-      readOnly: this.readOnly,
-      size: this.#size.cell,
+    this.worker = {
+      module: import.meta.url,
+      options: {
+        readOnly,
+        direct,
+        aio,
+        path: this.#path,
+        fd: this.#fd,
+        directFd: this.#direct,
+        size: this.#size.cell,
+      } satisfies SharedFile,
     };
-    this.worker = { module: import.meta.url, options: shared };
   }
 
   /**
@@ -107,13 +139,50 @@ export class FileStorage implements Storage {
     this.refresh();
   }
 
+  /** Reads, later where that is possible. */
+  read(data: Span, position: number, completion: Completion): void | typeof LATER {
+    if (this.#engine?.read(data, position, completion)) return LATER;
+    this.readNow(data, position);
+  }
+
+  /** Writes, later where that is possible. */
+  write(data: Span, position: number, completion: Completion): void | typeof LATER {
+    if (this.#engine?.write(data, position, completion)) return LATER;
+    this.writeNow(data, position);
+  }
+
   /** Reads by `preadv`: one call for all segments of a request. */
-  read(data: Span, position: number): void {
+  readNow(data: Span, position: number): void {
+    try {
+      this.#read(this.#direct, data, position);
+    } catch (error) {
+      this.#mayBeAlignment(error);
+      this.#read(this.#fd, data, position);
+    }
+  }
+
+  /** Writes by `pwritev`. */
+  writeNow(data: Span, position: number): void {
+    try {
+      this.#write(this.#direct, data, position);
+    } catch (error) {
+      this.#mayBeAlignment(error);
+      this.#write(this.#fd, data, position);
+    }
+  }
+
+  /** Rethrows what going through the page cache cannot mend. */
+  #mayBeAlignment(error: unknown): void {
+    const mended = this.#direct !== this.#fd && error instanceof OsError && error.errno === Errno.EINVAL;
+    if (!mended) throw error;
+  }
+
+  #read(fd: number, data: Span, position: number): void {
     const iovec = this.#iovec;
     for (let done = 0; done < data.byteLength;) {
       iovec.clear();
       const piece = data.toIovec(iovec, done);
-      const got = readAt(this.#fd, iovec, position + done);
+      const got = readAt(fd, iovec, position + done);
       if (got < piece) {
         // The file ends within the last sector, or somebody has cut it off.
         data.clear(done + got);
@@ -123,31 +192,39 @@ export class FileStorage implements Storage {
     }
   }
 
-  /** Writes by `pwritev`. */
-  write(data: Span, position: number): void {
+  #write(fd: number, data: Span, position: number): void {
     const iovec = this.#iovec;
     for (let done = 0; done < data.byteLength;) {
       iovec.clear();
       const piece = data.toIovec(iovec, done);
-      writeAt(this.#fd, iovec, position + done);
+      writeAt(fd, iovec, position + done);
       done += piece;
     }
   }
 
   /** `fdatasync`. */
-  flush(): void {
+  flush(completion: Completion): void | typeof LATER {
+    if (this.#engine?.flush(completion)) return LATER;
     syncData(this.#fd);
   }
 
   /** Punches a hole, where the file system can. */
-  discard(position: number, length: number): void {
-    allocate(this.#fd, PUNCH_HOLE | KEEP_SIZE, position, length);
+  async discard(position: number, length: number): Promise<void> {
+    await this.#allocate(PUNCH_HOLE | KEEP_SIZE, position, length);
   }
 
   /** Zeroes a range: by a hole when the room may be given back, else by a range of zeros, else by writing them. */
-  writeZeroes(position: number, length: number, mayUnmap: boolean): void {
-    if (mayUnmap && allocate(this.#fd, PUNCH_HOLE | KEEP_SIZE, position, length)) return;
-    if (allocate(this.#fd, ZERO_RANGE | KEEP_SIZE, position, length)) return;
+  async writeZeroes(position: number, length: number, mayUnmap: boolean): Promise<void> {
+    if (mayUnmap && await this.#allocate(PUNCH_HOLE | KEEP_SIZE, position, length)) return;
+    if (await this.#allocate(ZERO_RANGE | KEEP_SIZE, position, length)) return;
+    this.#writeZeros(position, length);
+  }
+
+  #allocate(mode: number, position: number, length: number): boolean | Promise<boolean> {
+    return this.#engine?.allocate(mode, position, length) ?? allocate(this.#fd, mode, position, length);
+  }
+
+  #writeZeros(position: number, length: number): void {
     const zeros = this.#zeros ??= new Native(ZEROS);
     const iovec = this.#iovec;
     for (let done = 0; done < length;) {
@@ -161,13 +238,20 @@ export class FileStorage implements Storage {
     }
   }
 
-  /** Closes the file. */
+  /** Closes the file, when what is under way is done. */
   close(): void {
-    if (this.#owned) close(this.#fd);
+    this.#engine?.close();
+    this.#closeFiles();
+  }
+
+  #closeFiles(): void {
+    if (!this.#owned) return;
+    if (this.#direct !== this.#fd) close(this.#direct);
+    close(this.#fd);
   }
 }
 
 /** Opens one in another thread, by what the first has said of itself; what belongs to that stays with it. */
 export default function open(shared: SharedFile): Storage {
-  return new FileStorage(shared);
+  return new FileStorage(shared, shared);
 }

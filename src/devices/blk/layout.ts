@@ -30,6 +30,12 @@ export const blkFeatures = {
 /** Kinds of request. */
 export const BlkRequest = { IN: 0, OUT: 1, FLUSH: 4, GET_ID: 8, DISCARD: 11, WRITE_ZEROES: 13 } as const;
 
+/**
+ * Flag of a legacy request's kind: not before those that came earlier, nor after those that come later. Has a meaning only with
+ * the feature BARRIER (0), which nobody offers any more; legacy drivers such as SLOF's set it all the same.
+ */
+export const BARRIER = 0x8000_0000;
+
 /** The last byte of a request, written by the device. */
 export const BlkStatus = { OK: 0, IOERR: 1, UNSUPP: 2 } as const;
 

@@ -4,12 +4,22 @@
  * @module
  */
 
+import type { LATER } from "../../backend/device.ts";
 import type { Span } from "../../memory/span.ts";
+
+/** Waits for a request that a storage does later. */
+export interface Completion {
+  /** It is done; or has failed, when there is an error. Call it once, after the storage's function has returned. */
+  done(error?: unknown): void;
+}
 
 /**
  * The bytes behind a disk. Each function is either synchronous or returns a promise; the disk serves several requests at
  * once while promises are pending. Positions and lengths are bytes, multiples of 512 within {@link size}. A function that
  * throws, or a promise that rejects, gives the guest an I/O error.
+ *
+ * A promise costs garbage and a turn of the event loop. What is done very often can return {@link LATER} in place of one,
+ * and call the {@link Completion} when it is done; it must be ready to keep `data` until then.
  *
  * @example A disk of zeros that counts reads
  * ```ts
@@ -37,11 +47,11 @@ export interface Storage {
   /** Whether nothing may be written. */
   readonly readOnly: boolean;
   /** Reads: fills all of `data` from `position`. */
-  read(data: Span, position: number): void | Promise<void>;
+  read(data: Span, position: number, completion: Completion): void | Promise<void> | typeof LATER;
   /** Writes all of `data` to `position`. */
-  write(data: Span, position: number): void | Promise<void>;
+  write(data: Span, position: number, completion: Completion): void | Promise<void> | typeof LATER;
   /** Makes everything durable that was written before. */
-  flush(): void | Promise<void>;
+  flush(completion: Completion): void | Promise<void> | typeof LATER;
   /** The guest does not need these bytes any more; they may read as anything. Absent when it would have no use. */
   discard?(position: number, length: number): void | Promise<void>;
   /** Sets bytes to zero; with `mayUnmap` the room may be given back. Absent: the guest writes zeros itself. */

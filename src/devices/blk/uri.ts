@@ -4,7 +4,7 @@
  * @module
  */
 
-import { FileStorage } from "./file_storage.ts";
+import { type FileOptions, FileStorage } from "./file_storage.ts";
 import { SECTOR } from "./layout.ts";
 import { MemoryStorage } from "./memory_storage.ts";
 import { NullStorage } from "./null_storage.ts";
@@ -33,10 +33,11 @@ export function parseSize(text: string): number {
 /**
  * Opens `file:PATH`, `mem:SIZE` or `null:SIZE`.
  *
+ * @param options for a file
  * @throws {TypeError} for anything else
  * @throws {OsError} when a file cannot be opened
  */
-export function openStorage(uri: string, options: { readonly readOnly?: boolean } = {}): Storage {
+export function openStorage(uri: string, options: FileOptions = {}): Storage {
   const at = uri.indexOf(":");
   const rest = uri.slice(at + 1);
   switch (uri.slice(0, at)) {

@@ -21,6 +21,7 @@ import {
 } from "./layout.ts";
 import { type NetGuest, type Network, type NetworkPort, NO_OFFLOADS, type Offloads } from "./network.ts";
 import { OwnFrame, rarpFrame } from "./own_frame.ts";
+import type { Capture } from "./pcap.ts";
 import { Receiver } from "./receiver.ts";
 import { Transmitter } from "./transmitter.ts";
 
@@ -40,6 +41,8 @@ export interface NetOptions {
   readonly mac?: Uint8Array;
   /** Largest payload of a frame, bytes, for front-ends that ask the device for it; QEMU has `host_mtu` for that. */
   readonly mtu?: number;
+  /** Sees every frame that passes, such as a {@link PcapFile}; stays the caller's. */
+  readonly capture?: Capture;
   /** Told of exceptions in the network; frames that were being sent are dropped. Says so on the standard error output by default. */
   readonly onError?: (error: unknown) => void;
 }
@@ -105,6 +108,7 @@ export class NetDevice extends Device {
       type: 1,
       name: "net",
       features: features(options),
+      exclusive: options.network.exclusive,
       connect: () => new NetFrontEnd(options, this.counters),
     });
     this.network = options.network;
@@ -112,12 +116,13 @@ export class NetDevice extends Device {
 }
 
 /** Messages about errors: at most one in this time, ms. */
-const QUIET = 1000;
+const QUIET = 10_000;
 
 /** The card as one front-end sees it. */
 class NetFrontEnd implements DeviceBehaviour, NetGuest {
   readonly queues: readonly QueueOwner[];
   readonly pairs: number;
+  headerSize: number = NET_HEADER_SIZE;
   readonly config: { read(): Uint8Array } | undefined;
   readonly #counters: NetCounters;
   readonly #receivers: readonly Receiver[];
@@ -148,7 +153,7 @@ class NetFrontEnd implements DeviceBehaviour, NetGuest {
       this.#lastError = now;
       tell(error);
     };
-    const pairs = Array.from({ length: queuePairs }, (_, pair) => this.#makePair(pair));
+    const pairs = Array.from({ length: queuePairs }, (_, pair) => this.#makePair(pair, options.capture));
     this.#receivers = pairs.map(({ receiver }) => receiver);
     this.#transmitters = pairs.map(({ transmitter }) => transmitter);
     this.queues = pairs.flatMap(({ receiver, transmitter }) => [receiver, transmitter]);
@@ -167,15 +172,20 @@ class NetFrontEnd implements DeviceBehaviour, NetGuest {
     this.#port = network.attach(this);
   }
 
-  #makePair(pair: number): { receiver: Receiver; transmitter: Transmitter } {
+  #makePair(pair: number, capture?: Capture): { receiver: Receiver; transmitter: Transmitter } {
     const receiver = new Receiver(this.#counters, {
       refilled: () => this.#guard(() => this.#port.refilled?.(pair)),
       running: (running) => this.#guard(() => this.#port.running?.(pair, running)),
-    });
-    const transmitter = new Transmitter(this.#counters, {
-      send: (frame) => this.#port.send(frame, pair),
-      flush: () => this.#port.flush?.(pair),
-    }, this.#onError);
+    }, capture);
+    const transmitter = new Transmitter(
+      this.#counters,
+      {
+        send: (frame) => this.#port.send(frame, pair),
+        flush: () => this.#port.flush?.(pair),
+      },
+      this.#onError,
+      capture,
+    );
     return { receiver, transmitter };
   }
 
@@ -190,7 +200,7 @@ class NetFrontEnd implements DeviceBehaviour, NetGuest {
   negotiated(features: bigint): void {
     const mergeable = has(features, netFeatures.MRG_RXBUF);
     const modern = has(features, ringFeatures.VERSION_1);
-    const headerSize = modern || mergeable ? NET_HEADER_SIZE : LEGACY_HEADER_SIZE;
+    const headerSize = this.headerSize = modern || mergeable ? NET_HEADER_SIZE : LEGACY_HEADER_SIZE;
     for (const receiver of this.#receivers) {
       receiver.mergeable = mergeable;
       receiver.headerSize = headerSize;
@@ -236,6 +246,10 @@ class NetFrontEnd implements DeviceBehaviour, NetGuest {
   #receiver(pair: number): Receiver {
     const receiver = this.#receivers[pair];
     return receiver !== undefined && receiver.running ? receiver : this.#receivers[0];
+  }
+
+  hasRoom(length: number, pair = 0): boolean {
+    return this.#receiver(pair).hasRoom(length);
   }
 
   deliver(frame: Uint8Array, pair = 0): boolean {

@@ -11,17 +11,15 @@ import { GsoType, NET_HEADER_SIZE, NetHeaderFlag } from "./layout.ts";
 /**
  * An Ethernet frame in guest memory, with what the driver says in the header before it. One object serves all frames of a
  * ring: it is valid until the function returns that it was given to. The guest can change the bytes at any time, so read once,
- * check that, use that; the header's fields are read once, here.
+ * check that, use that; the header's fields are read once, when the first of them is asked for.
  */
 export class Frame {
   /** Bytes of the frame, without the header. */
   byteLength = 0;
-  /** The header's first four bytes: flags, gso_type, hdr_len. */
-  head = 0;
-  /** The next four: gso_size, csum_start. */
-  middle = 0;
-  /** Where in the checksummed part the checksum goes (csum_offset). */
-  checksumOffset = 0;
+  #read = false;
+  #head = 0;
+  #middle = 0;
+  #checksumOffset = 0;
   #segments: Segments = new Segments();
   #start = 0;
 
@@ -34,10 +32,34 @@ export class Frame {
     this.#segments = segments;
     this.#start = headerSize;
     this.byteLength = segments.byteLength - headerSize;
-    this.head = segments.getUint32(0);
-    this.middle = segments.getUint32(4);
-    this.checksumOffset = segments.getUint16(8);
+    this.#read = false;
     return this;
+  }
+
+  #readHeader(): void {
+    const segments = this.#segments;
+    this.#read = true;
+    this.#head = segments.getUint32(0);
+    this.#middle = segments.getUint32(4);
+    this.#checksumOffset = segments.getUint16(8);
+  }
+
+  /** The header's first four bytes: flags, gso_type, hdr_len. */
+  get head(): number {
+    if (!this.#read) this.#readHeader();
+    return this.#head;
+  }
+
+  /** The next four: gso_size, csum_start. */
+  get middle(): number {
+    if (!this.#read) this.#readHeader();
+    return this.#middle;
+  }
+
+  /** Where in the checksummed part the checksum goes (csum_offset). */
+  get checksumOffset(): number {
+    if (!this.#read) this.#readHeader();
+    return this.#checksumOffset;
   }
 
   /** Bits of {@link NetHeaderFlag}. */
@@ -125,10 +147,5 @@ export class Frame {
   /** Puts the frame into an iovec, by address. Returns the bytes put: fewer than there are when the iovec is full. */
   toIovec(iovec: Iovec): number {
     return this.#segments.toIovec(iovec, this.#start, this.byteLength);
-  }
-
-  /** Puts the driver's header and the frame into an iovec, by address. */
-  toIovecWithHeader(iovec: Iovec): number {
-    return this.#segments.toIovec(iovec, 0, this.#start + this.byteLength);
   }
 }

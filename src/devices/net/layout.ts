@@ -54,7 +54,7 @@ export const GsoType = { NONE: 0, TCPV4: 1, UDP: 3, TCPV6: 4, UDP_L4: 5, ECN: 0x
 export const ETHERNET_HEADER = 14;
 
 /** The longest frame: 64 KiB of IP packet to be cut into segments, its Ethernet header, a VLAN tag. */
-export const MAX_FRAME = 65536 + ETHERNET_HEADER + 4;
+export const MAX_FRAME: number = 65536 + ETHERNET_HEADER + 4;
 
 /** The configuration space. */
 export interface NetConfig {

@@ -37,6 +37,8 @@ export const NO_OFFLOADS: Offloads = { checksum: false, segmentation: false };
 export interface Network {
   /** What it can do; nothing by default. Guests are offered no more. */
   readonly offloads?: Offloads;
+  /** Whether it is for one guest at a time; others then wait in the socket's queue. */
+  readonly exclusive?: boolean;
   /** A guest is there. Whatever the network has for it goes by `guest` until {@link NetworkPort.detach}. */
   attach(guest: NetGuest): NetworkPort;
   /** Lets go of what it holds. No guest is attached any more. */
@@ -72,8 +74,15 @@ export interface NetworkPort {
 export interface NetGuest {
   /** Queue pairs that it has at most. Those that do not run count, too. */
   readonly pairs: number;
+  /** Bytes of the header before each frame: 12, or 10 in front of a legacy driver. */
+  readonly headerSize: number;
   /** Whether a pair's receiving ring runs. */
   isRunning(pair: number): boolean;
+  /**
+   * Whether there are buffers for a frame of `length` bytes. If not, {@link NetworkPort.refilled} will be called: for who can
+   * let its source wait.
+   */
+  hasRoom(length: number, pair?: number): boolean;
   /**
    * Delivers a frame that is finished: nothing is left to be computed or cut.
    *

@@ -9,6 +9,7 @@ import type { OwnedQueue, QueueOwner } from "../../backend/device.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
 import type { NetCounters } from "./counters.ts";
 import type { Frame } from "./frame.ts";
+import type { Capture } from "./pcap.ts";
 import { MAX_FRAME, NET_HEADER_SIZE } from "./layout.ts";
 
 /** num_buffers of a header: in the upper half of its last word. */
@@ -30,15 +31,17 @@ export class Receiver implements QueueOwner {
   mergeable = false;
   readonly #counters: NetCounters;
   readonly #events: ReceiverEvents;
+  readonly #capture: Capture | undefined;
   #queue: OwnedQueue | undefined;
   /** Buffers that were taken and not filled: the first {@link #count}, in order. */
   readonly #held: Chain[] = [];
   #count = 0;
 
   /** A receiver whose ring does not run. */
-  constructor(counters: NetCounters, events: ReceiverEvents) {
+  constructor(counters: NetCounters, events: ReceiverEvents, capture?: Capture) {
     this.#counters = counters;
     this.#events = events;
+    this.#capture = capture;
   }
 
   /** Whether the ring runs. */
@@ -62,6 +65,12 @@ export class Receiver implements QueueOwner {
     this.#queue = undefined;
     this.#count = this.#held.length = 0;
     this.#events.running(false);
+  }
+
+  /** Whether there are buffers for a frame of `length` bytes. */
+  hasRoom(length: number): boolean {
+    // One that will never fit is better dropped than waited for.
+    return this.mergeable && length <= MAX_FRAME ? this.#buffersFor(length) > 0 : this.#first();
   }
 
   /** Delivers a finished frame. Returns false when it was dropped. */
@@ -110,9 +119,9 @@ export class Receiver implements QueueOwner {
 
   /** Delivers what was read into the buffer that was offered, header included, and what did not fit into it. */
   filled(length: number, rest: Uint8Array): boolean {
-    const count = this.#count === 0 || length < this.headerSize
-      ? this.#dropped()
-      : this.#gather(length - this.headerSize);
+    // Nothing is reserved any more when the ring has stopped since.
+    if (this.#count === 0 || length < this.headerSize) return false;
+    const count = this.#gather(length - this.headerSize);
     if (count === 0) return false;
     let done = 0;
     for (let i = 1; i < count; i++) {
@@ -136,29 +145,31 @@ export class Receiver implements QueueOwner {
     return true;
   }
 
-  /** Takes buffers for a frame of `length` bytes. Returns how many it needs, all of them held; 0 when it is to be dropped. */
+  /** Takes buffers for a frame. Returns how many it needs; 0 when it is dropped for want of them. */
   #gather(length: number): number {
-    if (!this.#first()) return this.#dropped();
+    const count = this.#buffersFor(length);
+    if (count === 0) this.#counters.dropped++;
+    return count;
+  }
+
+  /** Takes buffers for a frame of `length` bytes. Returns how many it needs, all of them held; 0 when there are too few. */
+  #buffersFor(length: number): number {
+    if (!this.#first()) return 0;
     let left = length + this.headerSize - this.#held[0].writable.byteLength;
     if (left <= 0) return 1;
-    if (!this.mergeable || length > MAX_FRAME) return this.#dropped();
+    if (!this.mergeable || length > MAX_FRAME) return 0;
     const queue = this.#queue as OwnedQueue;
     let count = 1;
     for (; left > 0; count++) {
       if (count === this.#count) {
         const chain = queue.take();
         // What is held stays for the next frame, or until there are more.
-        if (chain === null) return this.#dropped();
+        if (chain === null) return 0;
         this.#held[this.#count++] = chain;
       }
       left -= this.#held[count].writable.byteLength;
     }
     return count;
-  }
-
-  #dropped(): 0 {
-    this.#counters.dropped++;
-    return 0;
   }
 
   /** Writes the header and gives the buffers to the driver. */
@@ -171,11 +182,24 @@ export class Receiver implements QueueOwner {
     this.#complete(count, length);
   }
 
+  #show(capture: Capture, count: number, length: number): void {
+    capture.begin(length);
+    for (let i = 0, left = length; i < count; i++) {
+      const { writable } = this.#held[i];
+      const at = i === 0 ? this.headerSize : 0;
+      const size = Math.min(left, writable.byteLength - at);
+      capture.piece(writable, at, size);
+      left -= size;
+    }
+    capture.end();
+  }
+
   #complete(count: number, length: number): void {
     const queue = this.#queue as OwnedQueue;
     const held = this.#held;
     this.#counters.deliveredFrames++;
     this.#counters.deliveredBytes += length;
+    if (this.#capture !== undefined) this.#show(this.#capture, count, length);
     if (count === 1) {
       const chain = held[0];
       chain.written = length + this.headerSize;

@@ -26,7 +26,7 @@ export class EchoNetwork implements Network {
   /** {@link Network.attach}. */
   attach(guest: NetGuest): NetworkPort {
     return {
-      send(frame: Frame, pair: number) {
+      send(frame: Frame, pair: number): void {
         guest.forward(frame, pair);
       },
     };

@@ -8,6 +8,7 @@ import type { OwnedQueue, QueueOwner } from "../../backend/device.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
 import type { NetCounters } from "./counters.ts";
 import { Frame } from "./frame.ts";
+import type { Capture } from "./pcap.ts";
 import { ETHERNET_HEADER, MAX_FRAME, NET_HEADER_SIZE } from "./layout.ts";
 
 /** Frames of one burst. */
@@ -28,6 +29,7 @@ export class Transmitter implements QueueOwner {
   readonly #counters: NetCounters;
   readonly #sink: FrameSink;
   readonly #onError: (error: unknown) => void;
+  readonly #capture: Capture | undefined;
   readonly #frame = new Frame();
   /** Chains that were taken and not handed on, the first {@link #count}. */
   readonly #chains: Chain[] = [];
@@ -37,10 +39,16 @@ export class Transmitter implements QueueOwner {
   #waiting = false;
 
   /** A transmitter whose ring does not run. */
-  constructor(counters: NetCounters, sink: FrameSink, onError: (error: unknown) => void) {
+  constructor(
+    counters: NetCounters,
+    sink: FrameSink,
+    onError: (error: unknown) => void,
+    capture?: Capture,
+  ) {
     this.#counters = counters;
     this.#sink = sink;
     this.#onError = onError;
+    this.#capture = capture;
   }
 
   /** {@link QueueOwner.start}. */
@@ -104,6 +112,11 @@ export class Transmitter implements QueueOwner {
     } catch (error) {
       this.#waiting = false;
       this.#onError(error);
+    }
+    if (this.#capture !== undefined) {
+      this.#capture.begin(length);
+      this.#capture.piece(readable, this.headerSize, length);
+      this.#capture.end();
     }
     this.#counters.sentFrames++;
     this.#counters.sentBytes += length;

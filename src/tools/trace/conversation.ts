@@ -264,9 +264,8 @@ function replyKind(
 ): ContentKind | undefined {
   if (row === undefined) return request?.acknowledged === true ? "ack" : undefined;
   const kind = contentKind(row, request?.postcopy === true && size > 8 ? "postcopy reply" : "reply");
-  // To SET_LOG_BASE, libvhost-user answers with 8 bytes and DPDK with none, and front-ends take both.
-  if (kind === "log" && size === 8) return "ack";
-  if (kind === "log" && size === 0) return "none";
+  if (row.anyReply && size === 8) return "ack";
+  if (row.anyReply && size === 0) return "none";
   return kind;
 }
 

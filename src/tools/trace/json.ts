@@ -7,7 +7,7 @@
 import { HeaderFlag } from "../../protocol/header.ts";
 import { bitNames, hex } from "../describe.ts";
 import type { DescriptorInfo } from "./descriptors.ts";
-import type { FeatureBits } from "./device_types.ts";
+import type { FeatureBits } from "../device_types.ts";
 import type { Entry, MessageEntry } from "./entry.ts";
 import type { SummaryRow } from "./summary.ts";
 

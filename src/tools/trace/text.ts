@@ -7,7 +7,7 @@
 import { HeaderFlag } from "../../protocol/header.ts";
 import { contentText, hex, joinParts } from "../describe.ts";
 import { descriptorText, safeText } from "./descriptors.ts";
-import type { FeatureBits } from "./device_types.ts";
+import type { FeatureBits } from "../device_types.ts";
 import type { Channel, Entry, MessageEntry, RawEntry } from "./entry.ts";
 import type { Outcome, Side } from "./wire.ts";
 

@@ -1,10 +1,10 @@
 /**
- * Feature bits by device type, for names in the trace.
+ * Feature bits by device type, for names in traces and reports.
  *
  * @module
  */
 
-import { blkFeatures } from "../../devices/blk/layout.ts";
+import { blkFeatures } from "../devices/blk/layout.ts";
 
 /** Name of a feature → bit. */
 export type FeatureBits = Readonly<Record<string, number>>;

@@ -1,0 +1,90 @@
+/**
+ * `vhost-user net`.
+ *
+ * @module
+ */
+
+import { errorText } from "../../mod.ts";
+import { NetDevice, openNetwork, parseMac, PcapFile } from "../devices/net/mod.ts";
+import { type Command, UsageError, wholeNumber } from "./command.ts";
+import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
+
+/** Serves a network card. */
+export const net: Command = {
+  summary:
+    "Serves a network card to a virtual machine. By default guests that connect to it are in one network.",
+  options: {
+    "network": {
+      value: "URI",
+      help: "Where frames go: switch (the default: to other guests of this socket), tap:NAME\n" +
+        "(an interface of this machine), stream:PATH (a Unix socket such as passt's or\n" +
+        "QEMU's -netdev stream), listen:PATH (the same, waiting for the peer),\n" +
+        "echo, generate:BYTES or null (for measuring).",
+    },
+    "queue-pairs": {
+      value: "N",
+      help: "Most queue pairs a front-end may use, 1 to 128 (default 8; of a TAP device: 1).",
+    },
+    "pcap": { value: "FILE", help: "Write every frame to this file, for Wireshark and tcpdump." },
+    "mac": {
+      value: "ADDRESS",
+      help: "The guest's address, for front-ends that ask the device (QEMU has mac= for that).",
+    },
+    "mtu": { value: "BYTES", help: "The MTU, together with --mac (QEMU has host_mtu= for that)." },
+    ...servingOptions,
+  },
+  examples: [
+    [
+      "vhost-user net --socket-path=/tmp/net.sock",
+      "Joins all guests that connect. Attach one in QEMU by",
+    ],
+    [
+      "qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=m,size=1G,share=on -M q35,memory-backend=m \\\n" +
+      "    -chardev socket,id=c,path=/tmp/net.sock,reconnect-ms=500 -netdev vhost-user,id=n,chardev=c \\\n" +
+      "    -device virtio-net-pci,netdev=n …",
+      "share=on is needed: without it the guest's memory cannot be seen, and nothing arrives.",
+    ],
+    [
+      "vhost-user net --socket-path=/tmp/net.sock --network=tap:tap0 --pcap=/tmp/net.pcap",
+      "Connects a guest with the interface tap0 and writes down what passes.",
+    ],
+    [
+      "passt -f -s /tmp/passt.sock & vhost-user net --socket-path=/tmp/net.sock --network=stream:/tmp/passt.sock",
+      "Gives a guest this machine's network without any privilege.",
+    ],
+  ],
+  capabilities: { type: "net", features: [] },
+  run: async (values, output) => {
+    const { "queue-pairs": pairs, mac, mtu, pcap } = values;
+    const uri = String(values.network ?? "switch");
+    const options = serveOptions(values, output);
+    if (mtu !== undefined && mac === undefined) throw new UsageError("--mtu needs --mac");
+    const address = mac === undefined ? undefined : parseMac(String(mac));
+    const queuePairs = pairs === undefined
+      ? uri.startsWith("tap:") ? 1 : 8
+      : wholeNumber("queue-pairs", String(pairs), 1, 128);
+    const say = (text: string, error?: unknown) =>
+      options.log?.("info", `net: ${text}${error === undefined ? "" : `: ${errorText(error)}`}`);
+    const network = openNetwork(uri, { queuePairs, onPeer: say });
+    const capture = pcap === undefined ? undefined : new PcapFile(String(pcap));
+    try {
+      const card = new NetDevice({
+        network,
+        queuePairs,
+        capture,
+        mac: address,
+        mtu: mtu === undefined ? undefined : wholeNumber("mtu", String(mtu), 68, 65535),
+        onError: (error) => options.log?.("warning", "net: the network failed", error),
+      });
+      await serveUntilSignal(card, options, `vhost-user net: ${uri}`, output, () => {});
+      const { sentFrames, deliveredFrames, dropped, malformed } = card.counters;
+      say(
+        `${sentFrames} frames sent, ${deliveredFrames} delivered, ${dropped} dropped, ${malformed} malformed`,
+      );
+    } finally {
+      capture?.close();
+      network.close?.();
+    }
+    return 0;
+  },
+};

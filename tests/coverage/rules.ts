@@ -1,0 +1,111 @@
+import {
+  has,
+  type ProtocolFeature,
+  protocolFeatures,
+  type RingFeature,
+  ringFeatures,
+} from "../../src/protocol/features.ts";
+import { backendMessages, frontendMessages, type MessageRow } from "../../src/protocol/messages.ts";
+import type { SessionRecord } from "./record.ts";
+
+// What it takes for a feature to be proven by a session: the front-end has acknowledged it, and what it stands for has
+// been done.
+
+/** Whether a session has done what a feature stands for; the feature itself is acknowledged. */
+export type Rule = (session: SessionRecord) => boolean;
+
+/** One of the messages that need the feature was handled. */
+function gated(feature: ProtocolFeature): Rule {
+  const of = (table: Readonly<Record<string, MessageRow>>): string[] =>
+    Object.keys(table).filter((name) => table[name].requires === feature);
+  const [main, channel] = [of(frontendMessages), of(backendMessages)];
+  return (session) =>
+    main.some((name) => session.main.includes(name)) ||
+    channel.some((name) => session.channel.includes(name));
+}
+
+const messages = (...names: string[]): Rule => ({ main }) => names.every((name) => main.includes(name));
+
+/** Requests on a ring were completed while the feature was on. */
+const used = (feature: RingFeature): Rule => ({ completed }) => has(BigInt(completed), ringFeatures[feature]);
+
+/** Requests were completed at all. */
+const works: Rule = ({ completed }) => BigInt(completed) !== 0n;
+
+/** Protocol features of which messages alone do not tell. */
+const PROTOCOL: Readonly<Partial<Record<ProtocolFeature, Rule>>> = {
+  REPLY_ACK: ({ acknowledged }) => acknowledged.length > 0,
+  BACKEND_SEND_FD: ({ withDescriptors }) => withDescriptors.length > 0,
+  GET_VRING_BASE_INFLIGHT: messages("GET_VRING_BASE", "GET_INFLIGHT_FD"),
+  GPA_ADDRESSES: works,
+  // Regions of another form. Nobody can have done that here.
+  XEN_MMAP: () => false,
+};
+
+/** Ring features for which it takes more than requests that were completed. */
+const RING: Readonly<Partial<Record<RingFeature, Rule>>> = {
+  // As a front-end we do not see the marks being made.
+  LOG_ALL: ({ main, side, logged }) => main.includes("SET_LOG_BASE") && (side === "front-end" || logged),
+  INDIRECT_DESC: ({ indirect }) => indirect,
+  PROTOCOL_FEATURES: messages("GET_PROTOCOL_FEATURES", "SET_PROTOCOL_FEATURES"),
+  ACCESS_PLATFORM: messages("IOTLB_MSG"),
+  RING_PACKED: ({ packed }) => packed,
+};
+
+/** Protocol features that a session proves. */
+export function provenProtocol(session: SessionRecord): ProtocolFeature[] {
+  const acknowledged = BigInt(session.protocol);
+  return (Object.keys(protocolFeatures) as ProtocolFeature[]).filter((feature) =>
+    has(acknowledged, protocolFeatures[feature]) && (PROTOCOL[feature] ?? gated(feature))(session)
+  );
+}
+
+/** Ring features that a session proves. */
+export function provenRing(session: SessionRecord): RingFeature[] {
+  return (Object.keys(ringFeatures) as RingFeature[]).filter((feature) =>
+    used(feature)(session) && (RING[feature] ?? works)(session)
+  );
+}
+
+/** A row that no real peer proves, with the reason. */
+export interface Exception {
+  /** Why. */
+  readonly reason: string;
+  /**
+   * `"no peer exists"`: our two sides prove it to each other. `"not offered"`: it is nothing for a back-end, or not for
+   * ours, and no back-end of ours was seen to offer it.
+   */
+  readonly kind: "no peer exists" | "not offered";
+}
+
+const nobody = (reason: string): Exception => ({ kind: "no peer exists", reason });
+const outside = (reason: string): Exception => ({ kind: "not offered", reason });
+
+/** The rows that no real peer proves. Everything else must be. By kind of row, then by name. */
+export const exceptions = {
+  "front-end messages": {
+    RESET_OWNER: nobody("deprecated; RESET_DEVICE took its place"),
+    SET_LOG_FD: nobody("front-ends know its number and do not send it"),
+  },
+  "back-end messages": {
+    VRING_ERR: nobody(
+      "User-Mode Linux is the only front-end with in-band notifications, and knows VRING_CALL only",
+    ),
+  },
+  "protocol features": {
+    XEN_MMAP: outside(
+      "regions of Xen's hypervisor, which is not supported; QEMU takes the bit without having it",
+    ),
+  },
+  "ring features": {
+    NOTIFY_ON_EMPTY: outside("of legacy drivers"),
+    ANY_LAYOUT: outside("of legacy drivers; with VERSION_1 any layout is allowed"),
+    ORDER_PLATFORM: outside("for devices that are hardware; the front-end's own"),
+    SR_IOV: outside("of PCI; the front-end's own"),
+    NOTIFICATION_DATA: outside("a kick has no data"),
+    NOTIF_CONFIG_DATA: outside("of PCI; the front-end's own"),
+    RING_RESET: outside("the front-end's own: it stops the ring by GET_VRING_BASE"),
+    ADMIN_VQ: outside("of PCI; the front-end's own"),
+    SUSPEND: outside("of virtio 1.4; vhost-user does not say how"),
+  },
+} satisfies Record<string, Readonly<Record<string, Exception>>>;
