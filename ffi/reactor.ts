@@ -22,6 +22,8 @@ export interface Looker {
 
 /** How long one turn may keep the event loop from timers, signals and other promises, ms. A nap comes on top. */
 const TURN = 1;
+/** Naps in vain after which it sleeps, in a thread of its own. */
+const VAIN_NAPS = 32;
 /** Looks between two readings of the clock, which costs ten looks. */
 const LOOKS_PER_CHECK = 16;
 /** Clock readings between two questions to the kernel for other descriptors. */
@@ -68,6 +70,8 @@ export class Reactor {
   #inbox: Inbox | undefined;
   /** Whether promises may have been settled whose continuation has not run. */
   #unsettled = false;
+  /** Naps in a thread of its own that have ended without anything to do. */
+  #vainNaps = 0;
   #running = false;
   #sleeper: Sleeper | undefined;
   #onEnd: (() => void) | undefined;
@@ -171,6 +175,17 @@ export class Reactor {
     if (this.#inbox !== undefined && this.#outside === 0) this.#interrupt();
   }
 
+  /** A promise that a callback or a look settles: {@link deferred} until then. */
+  promise<T>(start: (resolve: (value: T) => void) => void): Promise<T> {
+    return new Promise((resolve) => {
+      this.deferred();
+      start((value) => {
+        this.completed();
+        resolve(value);
+      });
+    });
+  }
+
   /** Makes the loop go round once more, when it waits. */
   #interrupt(): void {
     this.#sleeper?.interrupt();
@@ -180,7 +195,7 @@ export class Reactor {
     const sleeper = this.#sleeper = new Sleeper(this.#epoll);
     while (this.#wanted) {
       const seen = sleeper.interruptions;
-      if (!this.#turn()) {
+      if (!this.#turn() && !this.#napped(sleeper)) {
         await sleeper.sleep(seen);
         continue;
       }
@@ -192,6 +207,16 @@ export class Reactor {
     this.#running = false;
     this.#onEnd?.();
     this.#start();
+  }
+
+  /**
+   * In a thread of its own, promises are mostly settled by what the kernel tells: a nap between turns of the event loop then does
+   * as well as another thread that sleeps. Returns false once it has turned out not to.
+   */
+  #napped(sleeper: Sleeper): boolean {
+    if (this.#inbox === undefined || sleeper.started || this.#vainNaps >= VAIN_NAPS) return false;
+    if (!this.#dispatch(NAP)) this.#vainNaps++;
+    return true;
   }
 
   /** Handles what is ready, looks a while, naps a while. Returns whether to come back soon rather than sleep. */

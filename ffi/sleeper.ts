@@ -35,6 +35,11 @@ export class Sleeper {
     Atomics.notify(this.#cell, 0);
   }
 
+  /** Whether there is the thread. */
+  get started(): boolean {
+    return this.#outer !== undefined;
+  }
+
   #start(): Epoll {
     const outer = new Epoll();
     this.#stop = eventfd();

@@ -93,7 +93,8 @@ export class HandledRing implements RingWork, Queue {
   }
 
   idled(): Promise<void> | undefined {
-    return this.#pending === 0 ? undefined : new Promise((resolve) => this.#idlers.push(resolve));
+    if (this.#pending === 0) return undefined;
+    return this.#vring.reactor.promise((resolve) => this.#idlers.push(resolve));
   }
 
   /** Takes and handles requests. Returns whether there were any. */

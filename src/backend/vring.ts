@@ -403,7 +403,7 @@ export class Vring implements RingToWork {
     this.#deactivate();
     this.#doorbells.dropKick();
     if (this.#ring === undefined || this.#ring.inFlight === 0) return this.#finish();
-    return new Promise((resolve) => this.#stopping = () => resolve(this.#finish()));
+    return this.reactor.promise((resolve) => this.#stopping = () => resolve(this.#finish()));
   }
 
   settled(): void {
