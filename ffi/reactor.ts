@@ -68,7 +68,7 @@ export class Reactor {
   /** Requests that complete by way of the event loop. */
   #outside = 0;
   #inbox: Inbox | undefined;
-  /** Whether promises may have been settled whose continuation has not run. */
+  /** Whether promises were made or settled, which the event loop has had no turn for. */
   #unsettled = false;
   /** Naps in a thread of its own that have ended without anything to do. */
   #vainNaps = 0;
@@ -172,6 +172,7 @@ export class Reactor {
   /** Ends {@link deferred}. */
   completed(): void {
     this.#outside--;
+    this.#unsettled = true;
     if (this.#inbox !== undefined && this.#outside === 0) this.#interrupt();
   }
 
@@ -200,7 +201,7 @@ export class Reactor {
         continue;
       }
       await new Promise<void>((resolve) => setImmediate(resolve));
-      this.#unsettled = this.#outside > 0;
+      this.#unsettled = false;
     }
     await sleeper.end();
     this.#sleeper = undefined;
@@ -214,7 +215,9 @@ export class Reactor {
    * as well as another thread that sleeps. Returns false once it has turned out not to.
    */
   #napped(sleeper: Sleeper): boolean {
-    if (this.#inbox === undefined || sleeper.started || this.#vainNaps >= VAIN_NAPS) return false;
+    if (this.#inbox === undefined) return false;
+    if (this.#unsettled) return true;
+    if (sleeper.started || this.#vainNaps >= VAIN_NAPS) return false;
     if (!this.#dispatch(NAP)) this.#vainNaps++;
     return true;
   }

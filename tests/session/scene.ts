@@ -73,23 +73,28 @@ export class Scene {
   }
 
   /** Serves a device until the test is over. */
-  static async open(scope: Scope, device: Device, options: Partial<ServeOptions> = {}): Promise<Scene> {
+  static async open(scope: Scope, device: Device | URL, options: Partial<ServeOptions> = {}): Promise<Scene> {
     onEnd(scope, () => {
       if (uncaught.length > 0) throw uncaught.splice(0)[0];
     });
     const log = new LogBook();
     const path = join(tempDir(scope), "socket");
-    const workers = device.definition.worker === undefined ? undefined : WORKERS;
-    const server = await serve(device, { socketPath: path, log: log.write, workers, ...options });
+    const able = !(device instanceof URL) && device.definition.worker !== undefined;
+    const workers = options.workers ?? (able ? WORKERS : undefined);
+    const server = await serve(device, { socketPath: path, log: log.write, ...options, workers });
     onEnd(scope, async () => {
       server.close();
-      if (workers !== undefined) await server.finished;
+      await server.finished;
     });
     return new Scene(scope, path, log, server);
   }
 
   /** Serves a disk; one in memory of 1 MiB that many front-ends may use, unless said otherwise. */
-  static async disk(scope: Scope, options: Partial<BlkOptions> = {}): Promise<DiskScene> {
+  static async disk(
+    scope: Scope,
+    options: Partial<BlkOptions> = {},
+    serving: Partial<ServeOptions> = {},
+  ): Promise<DiskScene> {
     const disk = new BlkDevice({
       storage: options.storage ?? new MemoryStorage(1 << 20),
       numQueues: 4,
@@ -97,7 +102,7 @@ export class Scene {
       ...options,
     });
     onEnd(scope, () => disk.close());
-    return Object.assign(await Scene.open(scope, disk), { disk });
+    return Object.assign(await Scene.open(scope, disk, serving), { disk });
   }
 
   /** A peer that says whatever it likes. */

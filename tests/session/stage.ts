@@ -31,9 +31,10 @@ export async function onStage(
   scope: Scope,
   scene: DiskScene,
   withoutFeatures = 0n,
+  byteLength: number = 1 << 18,
 ): Promise<Omit<Stage, "scene">> {
   const frontEnd = await scene.frontEnd({ withoutFeatures: withoutFeatures | NOT_BY_HAND });
-  const memory = scene.memory(1 << 18);
+  const memory = scene.memory(byteLength);
   await frontEnd.shareMemory(memory);
   return { frontEnd, memory, ring: (options) => new Ring(scope, frontEnd, memory, options) };
 }
