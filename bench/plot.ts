@@ -12,7 +12,7 @@ const HEIGHT = 320;
 const [LEFT, RIGHT, TOP, BOTTOM] = [80, 20, 50, 50];
 /** A line of the legend above all. */
 const LEGEND = 26;
-const LEGEND_COLUMNS = 4;
+const LEGEND_COLUMNS = 3;
 
 /** Ours stand out; the peers are paler and dashed. */
 const OURS = ["#c0392b", "#e67e22", "#8e44ad", "#d81b60", "#6d4c41"];
@@ -54,7 +54,7 @@ export async function plot(findings: Findings): Promise<string> {
   const all = panels(findings);
   const measured = subjects.filter(({ name }) => findings.rows.some(({ figures }) => name in figures));
   const columns = Math.min(COLUMNS, all.length);
-  const head = 40 + LEGEND * Math.ceil(measured.length / LEGEND_COLUMNS);
+  const head = 40 + LEGEND * Math.ceil(measured.length / (LEGEND_COLUMNS * Math.max(1, columns)));
   const width = Math.max(1, columns) * WIDTH;
   const height = head + Math.ceil(all.length / COLUMNS) * HEIGHT;
   const place = (i: number): { left: number; top: number } => ({
@@ -86,7 +86,13 @@ export async function plot(findings: Findings): Promise<string> {
           textStyle: { fontSize: 12 },
         })),
       ],
-      legend: { top: 32, data: measured.map(({ name }) => name) },
+      legend: {
+        top: 32,
+        width: width - 2 * RIGHT,
+        itemGap: 24,
+        textStyle: { fontSize: 11 },
+        data: measured.map(({ name }) => name),
+      },
       grid: all.map((_, i) => ({
         ...place(i),
         width: WIDTH - LEFT - RIGHT,
@@ -97,7 +103,8 @@ export async function plot(findings: Findings): Promise<string> {
         type: "category",
         name: across,
         nameLocation: "middle",
-        nameGap: 28,
+        nameGap: 40,
+        axisLabel: { interval: 0, width: (WIDTH - LEFT - RIGHT) / rows.length, overflow: "break" },
         data: rows.map(({ point }) => String(point[across])),
       })),
       yAxis: all.map((_, gridIndex) => ({ gridIndex, type: "value", min: 0 })),

@@ -36,9 +36,9 @@ export const wake: Bench = {
     const program = await Blkio.compile(scope);
     const folder = tempDir(scope);
     const servers = [
+      ...diskServers({ storage: "null", image: "" }),
       stampServer("sync"),
       stampServer("async"),
-      ...diskServers({ storage: "null", image: "" }),
     ];
     const running = [];
     for (const [i, server] of servers.entries()) {

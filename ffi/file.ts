@@ -14,9 +14,11 @@ const O_CLOEXEC = 0o2000000;
 /** Flags of `open(2)`; O_DIRECT is one of the few that differ between processors. */
 export const OpenFlag = {
   READ_ONLY: 0,
+  WRITE_ONLY: 1,
   READ_WRITE: 2,
   CREATE: 0o100,
   EXCLUSIVE: 0o200,
+  TRUNCATE: 0o1000,
   PATH_ONLY: 0o10000000,
   DIRECT: arch === "x86_64" ? 0o40000 : 0o200000,
 } as const;
