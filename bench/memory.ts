@@ -42,9 +42,8 @@ function sizeOf({ pid }: Child): Size {
 }
 
 function hosts(sessions: number): Host[] {
-  const ours = [
-    ["ours", `--storage=null:${DISK}`, "--shared"],
-  ] as const;
+  const usual = [`--storage=null:${DISK}`, "--shared"];
+  const ours = [["ours", ...usual], ...WORKERS.map((setting) => [`ours, ${setting}`, ...usual, setting])];
   const extra = (first: string): string[] => Array.from({ length: sessions - 1 }, (_, i) => `${first}.${i}`);
   return [
     ...ours.map(([name, ...options]) => ({

@@ -92,20 +92,21 @@ export const POLLING: DaemonLoop = { pollMax: 50_000 };
 /** An iothread that sleeps at once. */
 export const SLEEPING: DaemonLoop = { pollMax: 0 };
 
-/** Settings of our back-end that the command line has: with `--workers`, where that exists, threads for the rings. */
-export function ourServers(options: readonly string[]): Server[] {
+/** Options that give the rings threads of their own, where the command line has them. */
+export const WORKERS: readonly string[] = Object.hasOwn(blk.options, "workers")
+  ? ["--workers=1", "--workers=2"]
+  : [];
+
+function ourServers(...options: string[]): Server[] {
   return [
     ourServer("ours", ...options),
-    ourServer("ours, --poll-us=0", ...options, "--poll-us=0"),
-    ...(Object.hasOwn(blk.options, "workers") ? [1, 2] : []).map((count) =>
-      ourServer(`ours, --workers=${count}`, ...options, `--workers=${count}`)
-    ),
+    ...["--poll-us=0", ...WORKERS].map((setting) => ourServer(`ours, ${setting}`, ...options, setting)),
   ];
 }
 
 function ourDisk({ storage, image }: DiskOptions): Server[] {
   // There is no option for O_DIRECT yet: what it is compared with is then the page cache.
-  return ourServers([storage === "null" ? `--storage=null:${DISK}` : `--storage=file:${image}`]);
+  return ourServers(storage === "null" ? `--storage=null:${DISK}` : `--storage=file:${image}`);
 }
 
 function daemonDisk({ storage, image, queues = 1 }: DiskOptions): Server[] {

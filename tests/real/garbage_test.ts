@@ -16,7 +16,7 @@ import { FrontEnd, PackedDriverRing, SharedMemory } from "../../src/frontend/mod
 import { mask } from "../../src/protocol/mod.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { imageOf, MIB } from "../support/image.ts";
-import { OurBackend, root } from "../support/our_backend.ts";
+import { root } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
 import { Child } from "../support/process.ts";
 
@@ -30,7 +30,8 @@ const BYTES_EACH_MS = 1000;
 
 /** A disk whose garbage collector says what it does. */
 class Disk {
-  readonly backend: OurBackend;
+  readonly socket: string;
+  readonly #child: Child;
 
   static async start(t: TestContext, storage: string): Promise<Disk> {
     const socket = join(tempDir(t), "blk.sock");
@@ -46,21 +47,18 @@ class Disk {
       ],
       ...["blk", `--socket-path=${socket}`, `--storage=${storage}`],
     ]);
-    await child.waitLine(/^vhost-user blk/);
-    return new Disk(new OurBackend(t, child, socket));
+    await child.waitLine(/^vhost-user blk/, 30_000);
+    return new Disk(socket, child);
   }
 
-  private constructor(backend: OurBackend) {
-    this.backend = backend;
-  }
-
-  get socket(): string {
-    return this.backend.socket;
+  private constructor(socket: string, child: Child) {
+    this.socket = socket;
+    this.#child = child;
   }
 
   /** Bytes that were found dead up to now. */
   get dead(): number {
-    const found = this.backend.child.output.matchAll(
+    const found = this.#child.output.matchAll(
       /: (?:Scavenge|Mark-Compact[^:]*?) ([\d.]+) \([\d.]+\) -> ([\d.]+) /g,
     );
     return [...found].reduce((sum, [, before, after]) => sum + (Number(before) - Number(after)) * MIB, 0);
