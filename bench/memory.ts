@@ -14,6 +14,7 @@ import {
   ourServer,
   type Server,
   startServer,
+  WORKERS,
 } from "./servers.ts";
 
 /** How long a process gets to become quiet, ms. */
