@@ -120,7 +120,6 @@ export const blk: Bench = {
       across: "depth",
       notes: [
         ...missingPeers(),
-        ...storages.includes("direct") ? ["direct: ours still goes by way of the page cache"] : [],
       ],
     };
   },

@@ -105,8 +105,9 @@ function ourServers(...options: string[]): Server[] {
 }
 
 function ourDisk({ storage, image }: DiskOptions): Server[] {
-  // There is no option for O_DIRECT yet: what it is compared with is then the page cache.
-  return ourServers(storage === "null" ? `--storage=null:${DISK}` : `--storage=file:${image}`);
+  if (storage === "null") return ourServers(`--storage=null:${DISK}`);
+  const options = [`--storage=file:${image}`, ...storage === "direct" ? ["--direct"] : []];
+  return [...ourServers(...options), ourServer("ours, --aio=sync", ...options, "--aio=sync")];
 }
 
 function daemonDisk({ storage, image, queues = 1 }: DiskOptions): Server[] {
