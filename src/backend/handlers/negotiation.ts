@@ -66,8 +66,9 @@ function setFeatures(state: SessionState, features: bigint): void {
   state.features = features;
   if (state.accepted("LOG_ALL") !== logged) { for (const vring of state.vrings) vring.setLog(); }
   state.behaviour.negotiated?.(features);
-  // Without PROTOCOL_FEATURES there is no SET_VRING_ENABLE, and rings start enabled.
-  if (!state.accepted("PROTOCOL_FEATURES")) {
+  // Without PROTOCOL_FEATURES there is no SET_VRING_ENABLE, and rings start enabled. QEMU's cryptodev-vhost-user, the only
+  // front-end with crypto sessions, never sends it either.
+  if (!state.accepted("PROTOCOL_FEATURES") || state.negotiated("CRYPTO_SESSION")) {
     for (const vring of state.vrings) vring.setEnabled(true);
   }
 }
