@@ -67,6 +67,21 @@ export function provenRing(session: SessionRecord): RingFeature[] {
   );
 }
 
+/** Questions to which no is an answer like yes, and tells nothing of a failure. */
+export const answersBoth: ReadonlySet<string> = new Set(["SHARED_OBJECT_LOOKUP"]);
+
+/** What has to be said of a row that is proven, lest it say too much. By kind of row, then by name. */
+export const remarks = {
+  "front-end messages": {
+    GET_SHARED_OBJECT: "QEMU does not say which, and is given none",
+  },
+  "back-end messages": {
+    SHARED_OBJECT_LOOKUP: "QEMU answers no to everything; with a descriptor among ourselves only",
+  },
+  "protocol features": {},
+  "ring features": {},
+} satisfies Record<string, Readonly<Record<string, string>>>;
+
 /** A row that no real peer proves, with the reason. */
 export interface Exception {
   /** Why. */
