@@ -165,9 +165,9 @@ test("a row is empty without a codec, one of our sides, or a real peer", LIMIT, 
   const real = { ...both, "front-end": { "DPDK 24.11": "b_test.ts" } };
   assert.deepEqual(gaps("front-end messages", "GET_FEATURES", real), []);
   // Without a peer our two sides have to do; with one it is no exception any more.
-  assert.deepEqual(gaps("front-end messages", "RESET_OWNER", both), []);
-  assert.equal(gaps("front-end messages", "RESET_OWNER", { codec: true, "back-end": ours }).length, 1);
-  assert.match(gaps("front-end messages", "RESET_OWNER", real)[0], /but DPDK 24.11 has proven it/);
+  assert.deepEqual(gaps("front-end messages", "SET_LOG_FD", both), []);
+  assert.equal(gaps("front-end messages", "SET_LOG_FD", { codec: true, "back-end": ours }).length, 1);
+  assert.match(gaps("front-end messages", "SET_LOG_FD", real)[0], /but DPDK 24.11 has proven it/);
   assert.deepEqual(gaps("ring features", "SR_IOV", {}), []);
   assert.deepEqual(
     gaps("ring features", "EVENT_IDX", { "back-end": { QEMU: "a_test.ts" }, "front-end": ours }),
