@@ -345,6 +345,8 @@ export class TcpConnection {
     if (this.#window === 0 && this.#length > 0) {
       // One byte more than the guest wants: its answer has the window.
       this.#sendData(0, 1, false);
+      this.#sendNext = (this.#unacknowledged + 1) >>> 0;
+      if (distance(this.#sendMost, this.#sendNext) > 0) this.#sendMost = this.#sendNext;
       return;
     }
     this.pump();
