@@ -270,10 +270,13 @@ class Peer implements TcpLink {
   }
 }
 
-for (const [name, every] of [["no segment", Infinity], ["each seventh", 7], ["each third", 3]] as const) {
+for (
+  const [name, every] of [["no segment", Infinity], ["one segment in seven", 7], ["one in three", 3]] as const
+) {
   test(`a guest that loses ${name} gets all bytes in order`, { timeout: 30_000 }, async (t) => {
     const random = Random.of(t);
-    const peer = new Peer((n) => n > 0 && n % every === 0);
+    // At random: what comes round is resonant with what is sent again, and can lose the same segment for ever.
+    const peer = new Peer((n) => n > 0 && random.int(1, every === Infinity ? 1e9 : every) === 1);
     const { writable } = peer.connection.accept();
     const writer = writable.getWriter();
     const data = bytesOf(3, every === 3 ? 30_000 : 600_000);

@@ -335,6 +335,7 @@ export class TcpConnection {
     if (this.#established && this.#unacknowledged === this.#sendMost && this.#length === 0) return;
     if (++this.#tries > RETRIES) return this.abort();
     if (!this.#established) return this.#sendSyn();
+    this.#duplicates = 0;
     this.#again();
     this.#arm();
   }
