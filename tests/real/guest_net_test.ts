@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import type { AddressInfo } from "node:net";
@@ -432,4 +433,27 @@ realTest("user-mode networking: an address, names, what is allowed and what is n
   ) {
     assert.match(log, line);
   }
+});
+
+realTest("the web page of the examples", needs, {}, async (t) => {
+  const dir = tempDir(t);
+  const socket = join(dir, "net.sock");
+  const source = readFileSync(join(root, "examples/net.ts"), "utf8");
+  // As it stands, but for the path: other tests may be running.
+  assert.equal(source.split('"/tmp/net.sock"').length, 2);
+  const script = join(dir, "net.ts");
+  writeFileSync(script, source.replace('"/tmp/net.sock"', JSON.stringify(socket)));
+  const child = startDeno(t, ["--no-lock", `--config=${join(root, "deno.json")}`, script]);
+  await child.waitSocket(socket);
+  const guest = await restoreGuest(t);
+  await guest.plug("virtio-net-pci", socket, { props: { mac: `${MAC}01`, romfile: "" } });
+  await guest.waitFor("[ -e /sys/class/net/eth0 ]");
+  await guest.run(
+    "ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up; ip route add default via 10.0.2.2; " +
+      "echo nameserver 10.0.2.3 >/etc/resolv.conf",
+  );
+  assert.equal(await guest.run("wget -q -O - http://hello.test/"), "Hello, guest.");
+  assert.match(await guest.run("wget -q -O - http://other.test/ 2>&1 || true"), /bad address/);
+  await guest.stop();
+  assert.equal(child.output, "");
 });
