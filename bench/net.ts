@@ -87,7 +87,7 @@ const BACKENDS: readonly Backend[] = [
   {
     name: "ours",
     peer: false,
-    async start(scope, socket, direction, size) {
+    async start(scope, socket, direction, size): Promise<void> {
       const child = Child.start(scope, "taskset", [
         ...["-c", String(BACKEND_CORE), process.execPath, "run", "--allow-ffi", cli, "net"],
         ...[`--socket-path=${socket}`, `--network=${DIRECTIONS[direction].ours(size)}`],
@@ -98,7 +98,7 @@ const BACKENDS: readonly Backend[] = [
   {
     name: "DPDK vhost",
     peer: true,
-    async start(scope, socket, direction, size) {
+    async start(scope, socket, direction, size): Promise<void> {
       const testpmd = await Testpmd.start(scope, {
         drivers: ["librte_net_vhost.so.25"],
         vdev: `net_vhost0,iface=${socket},queues=1`,
