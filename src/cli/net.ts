@@ -36,7 +36,8 @@ export const net: Command = {
     "pcap": { value: "FILE", help: "Write every frame to this file, for Wireshark and tcpdump." },
     "mac": {
       value: "ADDRESS",
-      help: "The guest's address, for front-ends that ask the device (QEMU has mac= for that).",
+      help: "The guest's address, for front-ends that leave all to the device, such as User-Mode Linux\n" +
+        "(QEMU has mac= for that). There is one queue pair then.",
     },
     "mtu": { value: "BYTES", help: "The MTU, together with --mac (QEMU has host_mtu= for that)." },
     ...servingOptions,
@@ -74,7 +75,7 @@ export const net: Command = {
     if (mtu !== undefined && mac === undefined) throw new UsageError("--mtu needs --mac");
     const address = mac === undefined ? undefined : parseMac(String(mac));
     const queuePairs = pairs === undefined
-      ? uri.startsWith("tap:") ? 1 : 8
+      ? uri.startsWith("tap:") || address !== undefined ? 1 : 8
       : wholeNumber("queue-pairs", String(pairs), 1, 128);
     const say = (text: string, error?: unknown) =>
       options.log?.("info", `net: ${text}${error === undefined ? "" : `: ${errorText(error)}`}`);
