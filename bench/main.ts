@@ -1,16 +1,17 @@
-/** `deno task bench [blk|ring|wake|start|memory] [options]` */
+/** `deno task bench [blk|net|ring|wake|start|memory] [options]` */
 
 import process from "node:process";
 import { type Output, runCommand } from "../src/cli/command.ts";
 import { type Bench, commandOf } from "./bench.ts";
 import { blk } from "./blk.ts";
 import { memory } from "./memory.ts";
+import { net } from "./net.ts";
 import { ring } from "./ring.ts";
 import { start } from "./start.ts";
 import { wake } from "./wake.ts";
 
 /** Benches by name; the first runs when none is named. */
-const benches: Readonly<Record<string, Bench>> = { blk, ring, wake, start, memory };
+const benches: Readonly<Record<string, Bench>> = { blk, net, ring, wake, start, memory };
 
 const PROGRAM = "deno task bench";
 
