@@ -1,77 +1,58 @@
-/** `deno task bench [blk|ring] [options]` */
+/** `deno task bench [blk|net|ring|wake|start|memory] [options]` */
 
 import process from "node:process";
-import { parseArgs } from "node:util";
-import { benchBlk, blkReport } from "./blk.ts";
-import { benchRing, ringReport } from "./ring.ts";
+import { type Output, runCommand } from "../src/cli/command.ts";
+import { type Bench, commandOf } from "./bench.ts";
+import { blk } from "./blk.ts";
+import { memory } from "./memory.ts";
+import { net } from "./net.ts";
+import { ring } from "./ring.ts";
+import { start } from "./start.ts";
+import { wake } from "./wake.ts";
 
-const help = `Usage: deno task bench [blk|ring] [options]
+/** Benches by name; the first runs when none is named. */
+const benches: Readonly<Record<string, Bench>> = { blk, net, ring, wake, start, memory };
 
-blk (default) measures this back-end against qemu-storage-daemon in the same run. Needs qemu-img with the
-libblkio driver and qemu-storage-daemon: scripts/install-peers installs them. ring measures the rings alone.
-Nothing else should run meanwhile.
+const PROGRAM = "deno task bench";
 
-  --rounds=N       Measurements of each figure (default 5).
-  --depth=LIST     blk: requests in flight (default 1,4,32,64).
-  --size=LIST      blk: request sizes in KiB (default 4,64).
-  --storage=LIST   blk: null, file or both (default null,file).
-  --write          blk: write instead of reading.
-  --scale=X        Longer or shorter measurements (default 1).
-  --json           Print the figures as JSON.
-  --help           Print this text.`;
-
-async function main(): Promise<number> {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: {
-      rounds: { type: "string", default: "5" },
-      depth: { type: "string", default: "1,4,32,64" },
-      size: { type: "string", default: "4,64" },
-      storage: { type: "string", default: "null,file" },
-      scale: { type: "string", default: "1" },
-      write: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
-    },
-  });
-  if (values.help) {
-    console.log(help);
-    return 0;
-  }
-  const [what = "blk"] = positionals;
-  if (what !== "blk" && what !== "ring") throw new Error(`no bench '${what}'; there are blk and ring`);
-  const numbers = (text: string): number[] =>
-    text.split(",").map((each) => {
-      if (!(Number(each) > 0)) throw new Error(`'${each}' is not a number above 0`);
-      return Number(each);
-    });
-  const options = {
-    rounds: numbers(values.rounds)[0],
-    depths: numbers(values.depth),
-    sizes: numbers(values.size).map((kib) => kib * 1024),
-    storages: values.storage.split(","),
-    write: values.write,
-    scale: numbers(values.scale)[0],
-    progress: (line: string) => console.error(line),
-  };
-  if (what === "ring") {
-    const rows = await benchRing(options);
-    console.log(values.json ? JSON.stringify(rows, null, 2) : ringReport(rows, options));
-    return 0;
-  }
-  const ends: (() => void | Promise<void>)[] = [];
-  try {
-    const rows = await benchBlk({ after: (fn) => void ends.push(fn) }, options);
-    console.log(values.json ? JSON.stringify(rows, null, 2) : blkReport(rows, options));
-  } finally {
-    for (const end of ends) await end();
-  }
-  return 0;
+function overview(): string {
+  const width = Math.max(...Object.keys(benches).map((name) => name.length)) + 2;
+  return [
+    `Usage: ${PROGRAM} [bench] [options]`,
+    "",
+    "Measures this toolkit, and other programs that do the same in the same run. Nothing else should run meanwhile.",
+    "",
+    `Benches (default ${Object.keys(benches)[0]}):`,
+    ...Object.entries(benches).map(([name, { summary }]) => `  ${name.padEnd(width)}${summary}`),
+    "",
+    "  --help     Print this text; after a bench, its options.",
+    "",
+    "docs/speed.md says what the figures mean.",
+  ].join("\n");
 }
 
-try {
-  process.exitCode = await main();
-} catch (error) {
-  console.error(`bench: ${error instanceof Error ? error.message : error}`);
-  process.exitCode = 1;
+const standard: Output = {
+  out: (line) => void process.stdout.write(`${line}\n`),
+  error: (line) => void process.stderr.write(`${line}\n`),
+};
+
+async function main(args: readonly string[]): Promise<number> {
+  if (args[0] === "--help") {
+    standard.out(overview());
+    return 0;
+  }
+  const named = args.length > 0 && !args[0].startsWith("-");
+  const name = named ? args[0] : Object.keys(benches)[0];
+  if (!Object.hasOwn(benches, name)) {
+    standard.error(`bench: no bench '${name}'; there are ${Object.keys(benches).join(", ")}`);
+    return 2;
+  }
+  return await runCommand(
+    `${PROGRAM} ${name}`,
+    commandOf(name, benches[name]),
+    args.slice(named ? 1 : 0),
+    standard,
+  );
 }
+
+process.exitCode = await main(process.argv.slice(2));

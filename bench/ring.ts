@@ -3,52 +3,39 @@
  * before and empties it after, while the clock stands still.
  */
 
-import { cpus } from "node:os";
-import { summarize, type Summary } from "./stats.ts";
-import { markdownTable } from "./table.ts";
+import { onEnd, type Scope } from "../tests/support/cleanup.ts";
+import { alternate } from "./alternate.ts";
+import { type Bench, type Findings, type Row, wholeNumbers } from "./bench.ts";
+import { perfLacks, perfRing } from "./perf.ts";
+import type { RingShape } from "./ring_trial.ts";
 
 /** Entries of the rings. */
 const SIZE = 256;
 /** Requests of a measurement. */
 const COUNT = 300_000;
+/** What is counted, where the processor lets perf count. */
+const INSTRUCTIONS = "instructions:u";
 
-/** What is measured. */
-export interface RingBenchOptions {
-  /** Measurements of each figure. */
-  readonly rounds: number;
-  /** How long one measurement should take, as a multiple of the usual. */
-  readonly scale: number;
-  /** Called with a line about the progress. */
-  readonly progress: (line: string) => void;
-}
-
-/** A ring and its requests. */
-export interface RingShape {
-  /** Format. */
+/** A format of rings. */
+interface Format {
+  readonly name: string;
+  readonly peer: false;
   readonly packed: boolean;
-  /** Entries. */
-  readonly size: number;
-  /** Descriptors of each request. */
-  readonly descriptors: number;
-  /** Whether they are in a table. */
-  readonly indirect: boolean;
-  /** Whether requests in flight are recorded. */
-  readonly inflight: boolean;
 }
 
-/** One line of the result. */
-export interface RingBenchRow extends Omit<RingShape, "packed" | "size"> {
-  /** Nanoseconds for each request in a split ring. */
-  readonly split: Summary;
-  /** The same in a packed ring. */
-  readonly packed: Summary;
-}
+const formats: readonly Format[] = [
+  { name: "split", peer: false, packed: false },
+  { name: "packed", peer: false, packed: true },
+];
+
+type Requests = Omit<RingShape, "packed" | "size">;
 
 /** One thread that measures. */
-class Bench {
-  readonly #worker = new Worker(new URL("./ring_trial.ts", import.meta.url), { type: "module" });
+class Thread {
+  readonly #worker = new Worker(new URL("./ring_worker.ts", import.meta.url), { type: "module" });
 
-  constructor(shape: RingShape) {
+  constructor(scope: Scope, shape: RingShape) {
+    onEnd(scope, () => this.end());
     this.#worker.postMessage(shape);
   }
 
@@ -66,57 +53,61 @@ class Bench {
   }
 }
 
-function shapes(): Omit<RingShape, "packed" | "size">[] {
-  const each = (indirect: boolean, inflight: boolean, ...counts: number[]) =>
+function requests(counts: readonly number[]): Requests[] {
+  const each = (indirect: boolean, inflight: boolean) =>
     counts.map((descriptors) => ({ descriptors, indirect, inflight }));
-  return [...each(false, false, 1, 3, 16), ...each(true, false, 1, 3, 16), ...each(false, true, 3)];
+  return [...each(false, false), ...each(true, false), ...each(false, true)];
 }
 
-/** Measures. Both formats take turns, so that what the machine does meanwhile hits both. */
-export async function benchRing({ rounds, scale, progress }: RingBenchOptions): Promise<RingBenchRow[]> {
-  const rows: RingBenchRow[] = [];
-  for (const shape of shapes()) {
-    const benches = [false, true].map((packed) => new Bench({ ...shape, packed, size: SIZE }));
-    const times: [number[], number[]] = [[], []];
-    // The first round does not count: nothing is compiled yet.
-    for (let round = -1; round < rounds; round++) {
-      for (const [i, bench] of benches.entries()) {
-        const time = await bench.run(COUNT * scale);
-        if (round >= 0) times[i].push(time);
+function place({ indirect, inflight }: Requests): string {
+  return `${indirect ? "table" : "ring"}${inflight ? ", recorded" : ""}`;
+}
+
+/** Rings alone. */
+export const ring: Bench = {
+  summary: "What it costs to take and return a request, split and packed.",
+  needs: [],
+  options: {
+    descriptors: {
+      value: "LIST",
+      help: "Descriptors of a request, 1 to 256 (default 1,3,16; with --quick 3).",
+    },
+  },
+  examples: [["deno task bench ring", "Time, and instructions where perf can count them."]],
+  async measure({ values, rounds, scale, quick, scope, progress }): Promise<Findings> {
+    const counts = wholeNumbers("descriptors", String(values.descriptors ?? (quick ? "3" : "1,3,16")));
+    const lacks = await perfLacks(INSTRUCTIONS);
+    const count = Math.ceil(COUNT * scale);
+    const shapes = requests(counts);
+    progress.start(shapes.length);
+    const rows: Row[] = [];
+    for (const shape of shapes) {
+      const point = { descriptors: shape.descriptors, in: place(shape) };
+      const threads = formats.map((format) => ({
+        ...format,
+        thread: new Thread(scope, { ...shape, packed: format.packed, size: SIZE }),
+      }));
+      const { time } = await alternate(
+        threads,
+        rounds,
+        async ({ thread }) => ({ time: await thread.run(count) }),
+      );
+      for (const { thread } of threads) thread.end();
+      rows.push({ point, unit: "ns", better: "less", figures: time });
+      if (lacks === undefined) {
+        const { instructions } = await alternate(formats, rounds, async ({ packed }) => ({
+          instructions: await perfRing(scope, INSTRUCTIONS, { ...shape, packed, size: SIZE }, count),
+        }));
+        rows.push({ point, unit: "instructions", better: "less", figures: instructions });
       }
+      progress.step(`${shape.descriptors} descriptors, ${point.in}`);
     }
-    for (const bench of benches) bench.end();
-    const [split, packed] = times.map(summarize);
-    rows.push({ ...shape, split, packed });
-    progress(`${place(shape)}: ${ns(split)}, ${ns(packed)}`);
-  }
-  return rows;
-}
-
-function ns({ min, median, max }: Summary): string {
-  return `${median.toFixed(0)} (${min.toFixed(0)}–${max.toFixed(0)})`;
-}
-
-function place({ descriptors, indirect, inflight }: Omit<RingShape, "packed" | "size">): string {
-  return `${descriptors} in ${indirect ? "a table" : "the ring"}${inflight ? ", recorded" : ""}`;
-}
-
-/** The result as text. */
-export function ringReport(rows: readonly RingBenchRow[], { rounds }: RingBenchOptions): string {
-  const table = markdownTable([
-    ["descriptors", "split", "packed", "ratio"],
-    ...rows.map((row) => [
-      place(row),
-      ns(row.split),
-      ns(row.packed),
-      (row.packed.median / row.split.median).toFixed(2),
-    ]),
-  ]);
-  return [
-    `Taking and returning a request on the device's side, nanoseconds: median (least–most) of ${rounds} rounds.`,
-    `Rings of ${SIZE} entries, filled before, EVENT_IDX; memory above 4 GiB. Recorded: with in-flight tracking.`,
-    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0].model}`,
-    "",
-    table,
-  ].join("\n");
-}
+    return {
+      title: `Taking and returning a request on the device's side, rings of ${SIZE} entries.`,
+      subjects: formats.map(({ name, peer }) => ({ name, peer })),
+      rows,
+      across: "descriptors",
+      notes: lacks === undefined ? [] : [`no instructions were counted: ${lacks}`],
+    };
+  },
+};

@@ -1,7 +1,4 @@
-/**
- * One ring and one shape of requests, in a thread of its own: nothing else has been compiled there before. Started by
- * `ring.ts`; answers each message, a count of requests, with nanoseconds for each.
- */
+/** One ring and one shape of requests. */
 
 import { PackedDriverRing } from "../src/frontend/packed_driver_ring.ts";
 import { type Piece, SharedMemory } from "../src/frontend/shared_memory.ts";
@@ -12,17 +9,31 @@ import { PACKED_START } from "../src/virtqueue/packed_layout.ts";
 import { PackedRing } from "../src/virtqueue/packed_ring.ts";
 import type { Ring, RingPart } from "../src/virtqueue/ring.ts";
 import { SplitRing } from "../src/virtqueue/split_ring.ts";
-import type { RingShape } from "./ring.ts";
-import { summarize } from "./stats.ts";
 
 /** Where the guest's memory lies: above 4 GiB, as most of a large guest's does. */
 const GUEST = 2 ** 33;
 
-class Trial {
+/** A ring and its requests. */
+export interface RingShape {
+  /** Format. */
+  readonly packed: boolean;
+  /** Entries. */
+  readonly size: number;
+  /** Descriptors of each request. */
+  readonly descriptors: number;
+  /** Whether they are in a table. */
+  readonly indirect: boolean;
+  /** Whether requests in flight are recorded. */
+  readonly inflight: boolean;
+}
+
+/** Both sides of a ring: the driver fills it before and empties it after what is measured. */
+export class Trial {
   readonly #fill: () => number;
   readonly #device: Ring;
   readonly #empty: () => void;
 
+  /** Sets the ring up in memory that is shared as with a guest. */
   constructor({ packed, size, descriptors, indirect, inflight }: RingShape) {
     const shared = new SharedMemory(2 * 2 ** 20, GUEST);
     const memory = new GuestMemory();
@@ -79,27 +90,21 @@ class Trial {
     device.arm();
   }
 
-  /** Nanoseconds for each of about `count` requests: the median of the fillings, as some are interrupted. */
-  run(count: number): number {
-    const times: number[] = [];
-    for (let done = 0; done < count;) {
+  /**
+   * Has the device take and return at least `count` requests, in fillings of the ring.
+   *
+   * @param measured is called for each filling; calls the function that does the device's work once
+   * @returns requests in all
+   */
+  run(count: number, measured: (work: () => void, filled: number) => void): number {
+    const work = (): void => this.#work();
+    let done = 0;
+    while (done < count) {
       const filled = this.#fill();
-      const start = performance.now();
-      this.#work();
-      times.push((performance.now() - start) * 1e6 / filled);
+      measured(work, filled);
       this.#empty();
       done += filled;
     }
-    return summarize(times).median;
+    return done;
   }
 }
-
-const scope = self as unknown as {
-  onmessage: (event: MessageEvent<RingShape | number>) => void;
-  postMessage(message: number): void;
-};
-let trial: Trial | undefined;
-scope.onmessage = ({ data }) => {
-  if (typeof data === "object") trial = new Trial(data);
-  else scope.postMessage(trial?.run(data) ?? NaN);
-};

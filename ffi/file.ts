@@ -7,7 +7,7 @@
 import { arch, errno, libc } from "./deno.ts";
 import { check, Errno, OsError } from "./os_error.ts";
 import type { Iovec } from "./iovec.ts";
-import { Native } from "./native.ts";
+import { littleEndian, Native } from "./native.ts";
 
 const O_CLOEXEC = 0o2000000;
 
@@ -25,6 +25,19 @@ export const OpenFlag = {
 
 /** Modes of `fallocate(2)`. */
 export const FallocateMode = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 0x10 } as const;
+
+const TWO_32 = 0x1_0000_0000;
+const [LOW, HIGH] = littleEndian ? [0, 1] : [1, 0];
+const offsetCell = new BigInt64Array(1);
+const offsetHalves = new Uint32Array(offsetCell.buffer);
+
+/** A position as the engine passes it to C without making an object, which `BigInt()` does. */
+function offset(position: number): bigint {
+  const high = Math.floor(position / TWO_32);
+  offsetHalves[LOW] = position - high * TWO_32;
+  offsetHalves[HIGH] = high;
+  return offsetCell[0];
+}
 
 /**
  * Opens a file, closed on exec. The caller owns the descriptor.
@@ -64,7 +77,7 @@ export function removeFile(path: string): void {
  */
 export function readAt(fd: number, iovec: Iovec, position: number): number {
   const wanted = iovec.byteLength;
-  let done = libc.preadv(fd, iovec.address, iovec.count, BigInt(position));
+  let done = libc.preadv(fd, iovec.address, iovec.count, offset(position));
   if (done === wanted) return done;
   for (;;) {
     if (done < 0) {
@@ -79,7 +92,7 @@ export function readAt(fd: number, iovec: Iovec, position: number): number {
       if (iovec.byteLength === 0) return wanted;
     }
     const next = position + wanted - iovec.byteLength;
-    done = libc.preadv(fd, iovec.address, iovec.count, BigInt(next));
+    done = libc.preadv(fd, iovec.address, iovec.count, offset(next));
   }
 }
 
@@ -91,7 +104,7 @@ export function readAt(fd: number, iovec: Iovec, position: number): number {
  */
 export function writeAt(fd: number, iovec: Iovec, position: number): void {
   const wanted = iovec.byteLength;
-  let done = libc.pwritev(fd, iovec.address, iovec.count, BigInt(position));
+  let done = libc.pwritev(fd, iovec.address, iovec.count, offset(position));
   if (done === wanted) return;
   for (;;) {
     if (done < 0) {
@@ -104,7 +117,7 @@ export function writeAt(fd: number, iovec: Iovec, position: number): void {
       if (iovec.byteLength === 0) return;
     }
     const next = position + wanted - iovec.byteLength;
-    done = libc.pwritev(fd, iovec.address, iovec.count, BigInt(next));
+    done = libc.pwritev(fd, iovec.address, iovec.count, offset(next));
   }
 }
 

@@ -29,12 +29,6 @@ const LOOKS_PER_CHECK = 16;
 /** Clock readings between two questions to the kernel for other descriptors. */
 const CHECKS_PER_POLL = 16;
 
-/** What a thread's event loop still has to take, in a thread that is the reactor's. */
-export interface Inbox {
-  /** Whether a message is on its way. Whoever sends one also rings a descriptor that the reactor watches. */
-  expecting(): boolean;
-}
-
 /**
  * One wait set, one sleeping thread, any number of sessions.
  *
@@ -67,7 +61,7 @@ export class Reactor {
   #napping = false;
   /** Requests that complete by way of the event loop. */
   #outside = 0;
-  #inbox: Inbox | undefined;
+  #expecting: (() => boolean) | undefined;
   /** Whether promises were made or settled, which the event loop has had no turn for. */
   #unsettled = false;
   /** Naps in a thread of its own that have ended without anything to do. */
@@ -84,9 +78,13 @@ export class Reactor {
     this.#pace.ceiling = value;
   }
 
-  /** Gives it this thread: from now on the event loop is free only when there is a reason. */
-  dedicate(inbox: Inbox): void {
-    this.#inbox = inbox;
+  /**
+   * Gives it this thread: from now on the event loop is free only when there is a reason.
+   *
+   * @param expecting whether a message is on its way; who sends one also rings a descriptor that the reactor watches
+   */
+  dedicate(expecting: () => boolean): void {
+    this.#expecting = expecting;
   }
 
   /** Ends it, with its thread: nothing is watched any more. */
@@ -173,7 +171,7 @@ export class Reactor {
   completed(): void {
     this.#outside--;
     this.#unsettled = true;
-    if (this.#inbox !== undefined && this.#outside === 0) this.#interrupt();
+    if (this.#expecting !== undefined && this.#outside === 0) this.#interrupt();
   }
 
   /** A promise that a callback or a look settles: {@link deferred} until then. */
@@ -215,7 +213,7 @@ export class Reactor {
    * as well as another thread that sleeps. Returns false once it has turned out not to.
    */
   #napped(sleeper: Sleeper): boolean {
-    if (this.#inbox === undefined) return false;
+    if (this.#expecting === undefined) return false;
     if (this.#unsettled) return true;
     if (sleeper.started || this.#vainNaps >= VAIN_NAPS) return false;
     if (!this.#dispatch(NAP)) this.#vainNaps++;
@@ -232,11 +230,11 @@ export class Reactor {
         const came = this.#arm();
         this.#napping = !came && this.#pace.naps;
         this.#slept = !came;
-        if (performance.now() >= end) return came || this.#napping || this.#inbox !== undefined;
+        if (performance.now() >= end) return came || this.#napping || this.#expecting !== undefined;
         if (came) continue;
       }
-      if (this.#inbox !== undefined && this.#outside === 0) {
-        if (this.#unsettled || this.#inbox.expecting() || !this.#wanted) return true;
+      if (this.#expecting !== undefined && this.#outside === 0) {
+        if (this.#unsettled || this.#expecting() || !this.#wanted) return true;
         this.#dispatch(-1);
         end = performance.now() + TURN;
         continue;

@@ -51,6 +51,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 /** Modules of the runtime that a folder may use. The command line is a program, and so are the tools. */
 const RUNTIME: Readonly<Record<string, RegExp>> = {
   "ffi": /^node:timers$/,
+  // User-mode networking goes on by the runtime's own sockets.
+  "src/devices": /^node:(dns\/promises|net)$/,
   "src/tools": /^node:(child_process|os|process|timers)$/,
   "src/cli": /^node:/,
 };

@@ -175,7 +175,10 @@ export interface DeviceBehaviour {
   announce?(mac: Uint8Array): void;
   /** Takes the guest's MTU, bytes (MTU). Throw to refuse. */
   setMtu?(mtu: number): void;
-  /** Crypto sessions (CRYPTO_SESSION). */
+  /**
+   * Crypto sessions (CRYPTO_SESSION). Where a front-end takes the feature, rings run without SET_VRING_ENABLE as well:
+   * QEMU's cryptodev-vhost-user does not send it.
+   */
   readonly crypto?: CryptoSessions;
   /** Takes over the socket of a display (GPU_SET_SOCKET); the device closes it. */
   setGpuSocket?(fd: number): void;

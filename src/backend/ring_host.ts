@@ -143,8 +143,9 @@ export class RingHost implements RingHosting {
     this.#features = features;
     if (this.accepted("LOG_ALL") !== logged) this.#setLogs();
     this.behaviour.negotiated?.(features);
-    // Without PROTOCOL_FEATURES there is no SET_VRING_ENABLE, and rings start enabled.
-    if (!this.accepted("PROTOCOL_FEATURES")) {
+    // Without PROTOCOL_FEATURES there is no SET_VRING_ENABLE, and rings start enabled. QEMU's cryptodev-vhost-user, the only
+    // front-end with crypto sessions, never sends it either.
+    if (!this.accepted("PROTOCOL_FEATURES") || this.negotiated("CRYPTO_SESSION")) {
       for (const vring of this.vrings) vring.setEnabled(true);
     }
   }

@@ -66,7 +66,11 @@ export interface SessionOptions {
   readonly iommu?: boolean;
   /** Whether to offer INBAND_NOTIFICATIONS. */
   readonly inBandNotifications?: boolean;
-  /** Threads that run the rings, in place of this one. */
+  /**
+   * Threads that run the rings, in place of this one.
+   *
+   * @ignore
+   */
   readonly threads?: ThreadPool;
   /** Called once when the front-end has left or was dropped. */
   onEnd(): void;

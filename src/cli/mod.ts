@@ -9,17 +9,21 @@
  */
 
 import process from "node:process";
-import { blk } from "./blk.ts";
-import { check } from "./check.ts";
 import { type Command, type Output, runCommand } from "./command.ts";
-import { net } from "./net.ts";
-import { trace } from "./trace.ts";
 import { version } from "./version.ts";
 
-/** Commands by name. */
-const commands: Readonly<Record<string, Command>> = { blk, check, net, trace };
+/** Commands by name. Each is loaded when it is asked for: a disk starts no sooner for what a network needs. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  blk: async () => (await import("./blk.ts")).blk,
+  check: async () => (await import("./check.ts")).check,
+  net: async () => (await import("./net.ts")).net,
+  trace: async () => (await import("./trace.ts")).trace,
+};
 
-function overview(): string {
+async function overview(): Promise<string> {
+  const all = await Promise.all(
+    Object.entries(commands).map(async ([name, load]) => [name, await load()] as const),
+  );
   const width = Math.max(...Object.keys(commands).map((name) => name.length)) + 2;
   return [
     "Usage: vhost-user <command> [options]",
@@ -27,9 +31,7 @@ function overview(): string {
     "Virtio devices for virtual machines, over a Unix socket.",
     "",
     "Commands:",
-    ...Object.entries(commands).map(([name, { summary }]) =>
-      `  ${name.padEnd(width)}${summary.split(". ")[0]}`
-    ),
+    ...all.map(([name, { summary }]) => `  ${name.padEnd(width)}${summary.split(". ")[0]}`),
     "",
     "  --help     Print this text; after a command, its options.",
     "  --version  Print the version.",
@@ -55,16 +57,16 @@ export async function main(args: readonly string[], output: Output = standard): 
     return 0;
   }
   if (name === "--help" || name === "help") {
-    output.out(overview());
+    output.out(await overview());
     return 0;
   }
-  const command = Object.hasOwn(commands, name ?? "") ? commands[name] : undefined;
-  if (command === undefined) {
+  const load = Object.hasOwn(commands, name ?? "") ? commands[name] : undefined;
+  if (load === undefined) {
     output.error(name === undefined ? "vhost-user: which command?" : `vhost-user: no command '${name}'`);
     output.error("Try 'vhost-user --help'.");
     return 2;
   }
-  return await runCommand(`vhost-user ${name}`, command, rest, output);
+  return await runCommand(`vhost-user ${name}`, await load(), rest, output);
 }
 
 export type { Argument, Command, Option, Output, Values } from "./command.ts";

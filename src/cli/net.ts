@@ -17,9 +17,17 @@ export const net: Command = {
     "network": {
       value: "URI",
       help: "Where frames go: switch (the default: to other guests of this socket), tap:NAME\n" +
-        "(an interface of this machine), stream:PATH (a Unix socket such as passt's or\n" +
+        "(an interface of this machine), user (addresses by DHCP and TCP with what --allow\n" +
+        "lists, through this process's own sockets: needs --allow-net), stream:PATH (a Unix socket such as passt's or\n" +
         "QEMU's -netdev stream), listen:PATH (the same, waiting for the peer),\n" +
         "echo, generate:BYTES or null (for measuring).",
+    },
+    "allow": {
+      value: "LIST",
+      help:
+        "With --network=user: what guests may reach, separated by commas. NAME, *.NAME, ADDRESS[/BITS]\n" +
+        "or * for everything; then :PORT for that port alone, then =HOST[:PORT] to lead it elsewhere.\n" +
+        "The first that fits counts; what none fits is refused.",
     },
     "queue-pairs": {
       value: "N",
@@ -28,7 +36,8 @@ export const net: Command = {
     "pcap": { value: "FILE", help: "Write every frame to this file, for Wireshark and tcpdump." },
     "mac": {
       value: "ADDRESS",
-      help: "The guest's address, for front-ends that ask the device (QEMU has mac= for that).",
+      help: "The guest's address, for front-ends that leave all to the device, such as User-Mode Linux\n" +
+        "(QEMU has mac= for that). There is one queue pair then.",
     },
     "mtu": { value: "BYTES", help: "The MTU, together with --mac (QEMU has host_mtu= for that)." },
     ...servingOptions,
@@ -52,20 +61,33 @@ export const net: Command = {
       "passt -f -s /tmp/passt.sock & vhost-user net --socket-path=/tmp/net.sock --network=stream:/tmp/passt.sock",
       "Gives a guest this machine's network without any privilege.",
     ],
+    [
+      "deno run --allow-ffi --allow-net jsr:@vhost/user/cli net --socket-path=/tmp/net.sock \\\n" +
+      "    --network=user --allow=deb.debian.org,*.npmjs.org:443,api.test:80=127.0.0.1:8080 --verbose",
+      "A guest that reaches these and nothing else; each call is printed.",
+    ],
   ],
   capabilities: { type: "net", features: [] },
   run: async (values, output) => {
-    const { "queue-pairs": pairs, mac, mtu, pcap } = values;
+    const { "queue-pairs": pairs, mac, mtu, pcap, allow } = values;
     const uri = String(values.network ?? "switch");
     const options = serveOptions(values, output);
     if (mtu !== undefined && mac === undefined) throw new UsageError("--mtu needs --mac");
     const address = mac === undefined ? undefined : parseMac(String(mac));
     const queuePairs = pairs === undefined
-      ? uri.startsWith("tap:") ? 1 : 8
+      ? uri.startsWith("tap:") || address !== undefined ? 1 : 8
       : wholeNumber("queue-pairs", String(pairs), 1, 128);
     const say = (text: string, error?: unknown) =>
       options.log?.("info", `net: ${text}${error === undefined ? "" : `: ${errorText(error)}`}`);
-    const network = openNetwork(uri, { queuePairs, onPeer: say });
+    if (allow !== undefined && uri !== "user") throw new UsageError("--allow needs --network=user");
+    const onError = (error: unknown) => options.log?.("warning", "net: the network failed", error);
+    const network = openNetwork(uri, {
+      queuePairs,
+      allow: allow === undefined ? [] : String(allow).split(","),
+      onPeer: say,
+      onCall: say,
+      onError,
+    });
     const capture = pcap === undefined ? undefined : new PcapFile(String(pcap));
     try {
       const card = new NetDevice({
@@ -74,7 +96,7 @@ export const net: Command = {
         capture,
         mac: address,
         mtu: mtu === undefined ? undefined : wholeNumber("mtu", String(mtu), 68, 65535),
-        onError: (error) => options.log?.("warning", "net: the network failed", error),
+        onError,
       });
       await serveUntilSignal(card, options, `vhost-user net: ${uri}`, output, () => {});
       const { sentFrames, deliveredFrames, dropped, malformed } = card.counters;

@@ -11,11 +11,15 @@ export interface AddressSpace {
   /**
    * Adds a range to a list, split where it crosses from one piece of memory into the next.
    *
-   * @param address as in a descriptor
+   * The address comes as two words of 32 bits, signed: as a whole it would have to be allocated, wherever the compiler makes
+   * a call of this.
+   *
+   * @param low lower half of an address as in a descriptor
+   * @param high upper half
    * @param length bytes
    * @param writable whether the device means to write there
    * @returns false when part of it is not in guest memory; the list may then hold the part before
    * @throws when it cannot be said yet, such as for an entry that the IOTLB does not have
    */
-  append(segments: Segments, address: number, length: number, writable: boolean): boolean;
+  appendWords(segments: Segments, low: number, high: number, length: number, writable: boolean): boolean;
 }

@@ -8,6 +8,8 @@ import type { AddressSpace } from "./address_space.ts";
 import { MemoryError, Region, type RegionPlace } from "./region.ts";
 import type { Segments } from "./segments.ts";
 
+const TWO_32 = 0x1_0000_0000;
+
 function overlap(a: number, b: number, sizeA: number, sizeB: number): boolean {
   return a < b + sizeB && b < a + sizeA;
 }
@@ -164,16 +166,6 @@ export class GuestMemory implements AddressSpace {
    * @returns false when part of it is not in any region; the list may then hold the part before
    */
   append(segments: Segments, address: number, length: number): boolean {
-    // Nearly always the region of the descriptor before, whole. Short enough to be compiled into the ring's own loop.
-    const last = this.#last;
-    if (last !== undefined && address >= last.guestAddress && address + length <= last.guestEnd) {
-      segments.push(last, address - last.guestAddress, length);
-      return true;
-    }
-    return this.#appendPieces(segments, address, length);
-  }
-
-  #appendPieces(segments: Segments, address: number, length: number): boolean {
     let at = address;
     let left = length;
     while (left > 0) {
@@ -186,5 +178,30 @@ export class GuestMemory implements AddressSpace {
       left -= size;
     }
     return true;
+  }
+
+  /** {@link append} for the rings. */
+  appendWords(segments: Segments, low: number, high: number, length: number): boolean {
+    const address = (low >>> 0) + (high >>> 0) * TWO_32;
+    // Nearly always the region of the descriptor before, whole. Short enough to be compiled into the ring's own loop.
+    let region = this.#last;
+    if (region === undefined || address < region.guestAddress || address + length > region.guestEnd) {
+      region = this.#whole(low, high, length);
+      if (region === undefined) return this.append(segments, address, length);
+    }
+    segments.push(region, address - region.guestAddress, length);
+    return true;
+  }
+
+  /** The region that holds all of a range, or `undefined`. */
+  #whole(low: number, high: number, length: number): Region | undefined {
+    const address = (low >>> 0) + (high >>> 0) * TWO_32;
+    for (let i = 0; i < this.#regions.length; i++) {
+      const region = this.#regions[i];
+      if (address >= region.guestAddress && address + length <= region.guestEnd && region.accessible) {
+        return this.#last = region;
+      }
+    }
+    return undefined;
   }
 }

@@ -9,6 +9,8 @@ import type { GuestMemory } from "./guest_memory.ts";
 import type { Region } from "./region.ts";
 import type { Segments } from "./segments.ts";
 
+const TWO_32 = 0x1_0000_0000;
+
 /** Rights of an entry (vhost-user, "IOTLB message"): 1 read, 2 write, 3 both. */
 export const Access = { READ: 1, WRITE: 2 } as const;
 
@@ -161,6 +163,11 @@ export class Iotlb implements AddressSpace {
    */
   append(segments: Segments, iova: number, length: number, writable: boolean): boolean {
     return this.resolve(segments, iova, length, writable ? Access.WRITE : Access.READ);
+  }
+
+  /** {@link append} for the rings. */
+  appendWords(segments: Segments, low: number, high: number, length: number, writable: boolean): boolean {
+    return this.append(segments, (low >>> 0) + (high >>> 0) * TWO_32, length, writable);
   }
 
   /** {@link append} by what is needed, of {@link Access}. */

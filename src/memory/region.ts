@@ -110,7 +110,11 @@ export class Region implements RegionPlace {
     return new Region(share, { id, mapping, bufferOffset, file: "" }, accessible);
   }
 
-  /** What another thread needs in order to use it. It must stay mapped until that has let go of it. */
+  /**
+   * What another thread needs in order to use it. It must stay mapped until that has let go of it.
+   *
+   * @ignore
+   */
   share(): RegionShare {
     const { id, guestAddress, size, userAddress, mmapOffset, bufferOffset, accessible } = this;
     const { address, byteLength } = this.#mapping;

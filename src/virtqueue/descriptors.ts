@@ -24,7 +24,8 @@ export function partOffset({ region, offset }: RingPart): number {
 
 // Apart from where they are thrown: what is short is compiled into the loops that use it.
 
-function outside(head: number, index: number, address: number, length: number): RingError {
+function outside(head: number, index: number, low: number, high: number, length: number): RingError {
+  const address = (low >>> 0) + (high >>> 0) * TWO_32;
   return new RingError(
     `descriptor ${index} of head ${head}: 0x${address.toString(16)}+${length} is not in guest memory`,
   );
@@ -97,9 +98,8 @@ export class Descriptors {
     const writable = (flags & WRITE) !== 0;
     const segments = writable ? chain.writable : chain.readable;
     if (!writable && chain.writable.count > 0) throw afterWritable(head, index);
-    const address = (low >>> 0) + (high >>> 0) * TWO_32;
-    if (length > 0 && !this.#space.append(segments, address, length, writable)) {
-      throw outside(head, index, address, length);
+    if (length > 0 && !this.#space.appendWords(segments, low, high, length, writable)) {
+      throw outside(head, index, low, high, length);
     }
   }
 
@@ -112,9 +112,9 @@ export class Descriptors {
         `indirect table of ${length} bytes: must be a multiple of ${DESCRIPTOR_SIZE}, more than 0`,
       );
     }
-    const table = (low >>> 0) + (high >>> 0) * TWO_32;
     this.#table.clear();
-    if (!this.#space.append(this.#table, table, length, false)) {
+    if (!this.#space.appendWords(this.#table, low, high, length, false)) {
+      const table = (low >>> 0) + (high >>> 0) * TWO_32;
       throw new RingError(
         `indirect table of descriptor ${index}: 0x${table.toString(16)}+${length} is not in guest memory`,
       );

@@ -4,8 +4,11 @@ import { join } from "node:path";
 import test from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { close } from "../../ffi/fd.ts";
+import { socketPair } from "../../ffi/socket.ts";
 import { FrontEnd } from "../../src/frontend/mod.ts";
 import { mask, protocolFeatures, ringFeatures } from "../../src/protocol/features.ts";
+import { type FrontendMessage, frontendMessages } from "../../src/protocol/messages.ts";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { startDeno } from "../support/our_backend.ts";
@@ -17,6 +20,7 @@ import { type SessionRecord, SESSIONS } from "./record.ts";
 import { render } from "./render.ts";
 import { rows } from "./rows.ts";
 import { provenProtocol, provenRing } from "./rules.ts";
+import { Witness } from "./witness.ts";
 
 const LIMIT = { timeout: 20_000 };
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -110,6 +114,24 @@ test("a feature counts when it was acknowledged and used", LIMIT, () => {
   assert.equal(ring("ACCESS_PLATFORM", { main: ["IOTLB_MSG"] }), true);
 });
 
+test("what was not agreed on proves nothing, whatever is answered", LIMIT, (t) => {
+  const ends = socketPair();
+  onEnd(t, () => ends.forEach(close));
+  const witness = new Witness("front-end", ends[0], () => {});
+  const handled = (name: FrontendMessage, value: bigint): boolean => {
+    witness.prove("front-end", {
+      ...{ id: frontendMessages[name].id, name, row: frontendMessages[name], value },
+      ...{ descriptors: 0, due: true },
+    }, true);
+    return witness.record?.main.includes(name) ?? false;
+  };
+  assert.equal(handled("SET_FEATURES", 0n), true);
+  assert.equal(handled("SEND_RARP", 0n), false);
+  assert.equal(handled("SET_PROTOCOL_FEATURES", mask(protocolFeatures.RARP)), true);
+  assert.equal(handled("NET_SET_MTU", 1500n), false);
+  assert.equal(handled("SEND_RARP", 0n), true);
+});
+
 test("a claim keeps its test as long as that shows it", LIMIT, () => {
   const of = (sightings: Sightings, before?: Claims): Claims => sightings.claims(NAMES, before);
   const main = ["GET_FEATURES"];
@@ -165,9 +187,9 @@ test("a row is empty without a codec, one of our sides, or a real peer", LIMIT, 
   const real = { ...both, "front-end": { "DPDK 24.11": "b_test.ts" } };
   assert.deepEqual(gaps("front-end messages", "GET_FEATURES", real), []);
   // Without a peer our two sides have to do; with one it is no exception any more.
-  assert.deepEqual(gaps("front-end messages", "RESET_OWNER", both), []);
-  assert.equal(gaps("front-end messages", "RESET_OWNER", { codec: true, "back-end": ours }).length, 1);
-  assert.match(gaps("front-end messages", "RESET_OWNER", real)[0], /but DPDK 24.11 has proven it/);
+  assert.deepEqual(gaps("front-end messages", "SET_LOG_FD", both), []);
+  assert.equal(gaps("front-end messages", "SET_LOG_FD", { codec: true, "back-end": ours }).length, 1);
+  assert.match(gaps("front-end messages", "SET_LOG_FD", real)[0], /but DPDK 24.11 has proven it/);
   assert.deepEqual(gaps("ring features", "SR_IOV", {}), []);
   assert.deepEqual(
     gaps("ring features", "EVENT_IDX", { "back-end": { QEMU: "a_test.ts" }, "front-end": ours }),

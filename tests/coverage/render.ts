@@ -3,6 +3,7 @@ import process from "node:process";
 import type { Claim, Claims, Kind, Proofs } from "./claims.ts";
 import { exceptionOf } from "./check.ts";
 import { type Row, rows } from "./rows.ts";
+import { remarks } from "./rules.ts";
 
 const INTRODUCTION = `
 # What is proven, and by whom
@@ -15,7 +16,8 @@ with the real programs, and fails when one of these claims was not seen again.
   ([frontend_vectors.ts](../tests/protocol/frontend_vectors.ts),
   [backend_vectors.ts](../tests/protocol/backend_vectors.ts)).
 - **Our back-end with**: front-ends that have sent it (a message of the back-end channel: that have taken it).
-  It was handled without an error, and where there is an answer, that was no failure.
+  It was handled without an error, and where there is an answer, that was no failure ("there is none" is an answer
+  to SHARED_OBJECT_LOOKUP).
 - **Our front-end with**: back-ends that have answered it well (a message of the back-end channel: that have
   sent it).
 - A feature counts when it was acknowledged *and* what it stands for was done: one of its messages was
@@ -57,7 +59,12 @@ function peers(proofs: Proofs | undefined): string {
 
 function cells(kind: Kind, { id, name, aliases }: Row, claim: Claim): string[] {
   const exception = exceptionOf(kind, name);
-  const remark = exception === undefined ? "" : `; ${exception.kind}: ${exception.reason}`;
+  const said = (remarks[kind] as Readonly<Record<string, string>>)[name];
+  const remark = exception !== undefined
+    ? `; ${exception.kind}: ${exception.reason}`
+    : said !== undefined
+    ? `; ${said}`
+    : "";
   const code = (text: string): string => `\`${text}\``;
   const title = `${code(name)}${aliases.length === 0 ? "" : ` (${aliases.map(code).join(", ")})`}${remark}`;
   return [

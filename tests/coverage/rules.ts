@@ -67,6 +67,22 @@ export function provenRing(session: SessionRecord): RingFeature[] {
   );
 }
 
+/** Questions to which no is an answer like yes, and tells nothing of a failure. */
+export const answersBoth: ReadonlySet<string> = new Set(["SHARED_OBJECT_LOOKUP"]);
+
+/** What has to be said of a row that is proven, lest it say too much. By kind of row, then by name. */
+export const remarks = {
+  "front-end messages": {
+    RESET_OWNER: "deprecated; RESET_DEVICE took its place, and no front-end was seen to send it",
+    GET_SHARED_OBJECT: "QEMU does not say which, and is given none",
+  },
+  "back-end messages": {
+    SHARED_OBJECT_LOOKUP: "QEMU answers no to everything; with a descriptor among ourselves only",
+  },
+  "protocol features": {},
+  "ring features": {},
+} satisfies Record<string, Readonly<Record<string, string>>>;
+
 /** A row that no real peer proves, with the reason. */
 export interface Exception {
   /** Why. */
@@ -84,28 +100,31 @@ const outside = (reason: string): Exception => ({ kind: "not offered", reason })
 /** The rows that no real peer proves. Everything else must be. By kind of row, then by name. */
 export const exceptions = {
   "front-end messages": {
-    RESET_OWNER: nobody("deprecated; RESET_DEVICE took its place"),
-    SET_LOG_FD: nobody("front-ends know its number and do not send it"),
+    SET_LOG_FD: nobody("QEMU, DPDK and User-Mode Linux know its number and have no code that sends it"),
   },
   "back-end messages": {
     VRING_ERR: nobody(
-      "User-Mode Linux is the only front-end with in-band notifications, and knows VRING_CALL only",
+      "User-Mode Linux, the only front-end with in-band notifications, knows VRING_CALL only (virtio_uml.c)",
     ),
   },
   "protocol features": {
     XEN_MMAP: outside(
-      "regions of Xen's hypervisor, which is not supported; QEMU takes the bit without having it",
+      "memory of Xen, which takes a privileged domain to map; QEMU takes the bit and sends regions without Xen's part",
     ),
   },
   "ring features": {
-    NOTIFY_ON_EMPTY: outside("of legacy drivers"),
-    ANY_LAYOUT: outside("of legacy drivers; with VERSION_1 any layout is allowed"),
-    ORDER_PLATFORM: outside("for devices that are hardware; the front-end's own"),
-    SR_IOV: outside("of PCI; the front-end's own"),
-    NOTIFICATION_DATA: outside("a kick has no data"),
-    NOTIF_CONFIG_DATA: outside("of PCI; the front-end's own"),
-    RING_RESET: outside("the front-end's own: it stops the ring by GET_VRING_BASE"),
-    ADMIN_VQ: outside("of PCI; the front-end's own"),
-    SUSPEND: outside("of virtio 1.4; vhost-user does not say how"),
+    NOTIFY_ON_EMPTY: outside("reserved for legacy devices (virtio 1.4, 6.3); EVENT_IDX took its place"),
+    ANY_LAYOUT: outside("reserved for legacy devices (virtio 1.4, 6.3); ours takes any layout anyway"),
+    ORDER_PLATFORM: outside(
+      "for devices that need more than the processor's order, as hardware does (virtio 1.4, 6)",
+    ),
+    SR_IOV: outside("a capability of the PCI device, which is the front-end's"),
+    NOTIFICATION_DATA: outside("a kick is an eventfd, which carries no data"),
+    NOTIF_CONFIG_DATA: outside("about the PCI device's notifications, which are the front-end's"),
+    RING_RESET: outside(
+      "vhost-user does not say how one ring is reset; a front-end can stop and start it without the bit",
+    ),
+    ADMIN_VQ: outside("a ring of the PCI device, which is the front-end's"),
+    SUSPEND: outside("a device status of virtio 1.4 that vhost-user has no word for"),
   },
 } satisfies Record<string, Readonly<Record<string, Exception>>>;

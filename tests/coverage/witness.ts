@@ -11,6 +11,7 @@ import type { Connection, Message, Tap } from "../../src/transport/connection.ts
 import { programAt } from "./process_of.ts";
 import type { PeerProgram } from "./programs.ts";
 import type { SessionRecord, Side } from "./record.ts";
+import { answersBoth } from "./rules.ts";
 
 type Direction = Parameters<Tap>[0];
 
@@ -73,7 +74,7 @@ class Line {
       if (!earlier.due) this.#witness.prove(this.#asking, earlier);
     }
     const [request] = this.#waiting.splice(0, at + 1).slice(-1);
-    if (reading.failed) return;
+    if (reading.failed && !answersBoth.has(reading.name)) return;
     this.#witness.prove(this.#asking, request, true, fds.length);
     this.#witness.learn(reading.name, reading.content.value);
   }
@@ -130,6 +131,8 @@ export class Witness {
 
   /** A request has come to a good end. */
   prove(asking: Side, { name, row, value, descriptors }: Request, answered = false, back = 0): void {
+    // Some say yes to everything, also to what was not agreed on.
+    if (row.requires !== undefined && !this.has(row.requires)) return;
     this.#proven[asking].add(name);
     if (answered && row.reply === "ack") this.#acknowledged.add(name);
     if (asking === "back-end" && descriptors + back > 0) this.#withDescriptors.add(name);

@@ -288,12 +288,17 @@ test("a capture has every frame, both ways", LIMIT, async (t) => {
 });
 
 test("a card with an address tells it to front-ends that ask", LIMIT, async (t) => {
-  const { scene } = await open(t, new EchoNetwork(), { mac: mac(A).slice(), mtu: 1400, queuePairs: 4 });
+  const { scene } = await open(t, new EchoNetwork(), { mac: mac(A).slice(), mtu: 1400 });
   const frontEnd = await scene.frontEnd({ deviceFeatures: ALL });
   assert.notEqual(frontEnd.features & mask(netFeatures.MAC), 0n);
+  assert.equal(
+    frontEnd.features & mask(netFeatures.CTRL_VQ, netFeatures.MQ),
+    0n,
+    "nobody serves a control queue",
+  );
   assert.deepEqual(
     await frontEnd.readConfig(0, 12),
-    Uint8Array.of(...mac(A), 1, 0, 4, 0, 1400 & 255, 1400 >> 8),
+    Uint8Array.of(...mac(A), 1, 0, 1, 0, 1400 & 255, 1400 >> 8),
   );
 });
 
@@ -305,6 +310,7 @@ test("options that cannot be are refused", LIMIT, () => {
     () => new NetDevice({ network, mac: Uint8Array.of(1, 0, 0, 0, 0, 0) }),
     /mac must be 6 bytes/,
   );
+  assert.throws(() => new NetDevice({ network, mac: mac(A).slice(), queuePairs: 2 }), /must be 1 with mac/);
   assert.throws(
     () => new NetDevice({ network, mac: mac(A).slice(), mtu: 67 }),
     /mtu must be 68 to 65535 bytes, got 67/,

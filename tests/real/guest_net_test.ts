@@ -1,13 +1,14 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
 import { Guest, type PlugOptions } from "../support/guest.ts";
 import { MIB } from "../support/image.ts";
-import { OurBackend, startCommand } from "../support/our_backend.ts";
+import { OurBackend, root, startCommand, startDeno } from "../support/our_backend.ts";
 import { readPcap } from "../support/pcap.ts";
 import { type PeerName, peerPath, realTest } from "../support/peers.ts";
 import { Child } from "../support/process.ts";
@@ -80,7 +81,7 @@ async function serveTcp(
   scope: Scope,
   host: string,
   data?: Uint8Array,
-): Promise<{ port: number; got: Promise<string> }> {
+): Promise<{ port: number; got: Promise<string>; stop(): void }> {
   const sockets = new Set<Socket>();
   let done: (hash: string) => void;
   const got = new Promise<string>((resolve) => done = resolve);
@@ -104,7 +105,7 @@ async function serveTcp(
     for (const socket of sockets) socket.destroy();
     server.close();
   });
-  return { port: (server.address() as AddressInfo).port, got };
+  return { port: (server.address() as AddressInfo).port, got, stop: () => server.close() };
 }
 
 /** A guest's card on a TAP device of this machine. */
@@ -371,4 +372,88 @@ realTest("two cards of ours, joined by a stream", needs, {}, async (t) => {
   await plug(guests[1], cards[1], "10.0.0.2/24", { mac: `${MAC}0b` });
   assert.match(await guests[0].run("ping -c 3 -i 0.2 -W 5 10.0.0.2"), /3 packets received/);
   await finish(cards, guests);
+});
+
+realTest("user-mode networking: an address, names, what is allowed and what is not", needs, {}, async (t) => {
+  const data = randomBytes(4 * MIB);
+  const sum = createHash("sha256").update(data).digest("hex");
+  const source = await serveTcp(t, "127.0.0.1", data);
+  const sink = await serveTcp(t, "127.0.0.1");
+  const secret = await serveTcp(t, "127.0.0.1", data);
+  const closed = await serveTcp(t, "127.0.0.1");
+  closed.stop();
+  const socket = join(tempDir(t), "net.sock");
+  const child = startDeno(t, [
+    ...["--allow-net", join(root, "src/cli/mod.ts"), "net", `--socket-path=${socket}`, "--network=user"],
+    "--allow=" + [
+      `source.test:80=127.0.0.1:${source.port}`,
+      `sink.test=127.0.0.1:${sink.port}`,
+      `closed.test=127.0.0.1:${closed.port}`,
+      `*.wild.test=127.0.0.1:${source.port}`,
+    ].join(","),
+    "--verbose",
+  ]);
+  await child.waitLine(/^vhost-user net: .* on /);
+  const card = new OurBackend(t, child, socket);
+  const guest = await restoreGuest(t);
+  await guest.plug("virtio-net-pci", socket, { props: { mac: `${MAC}01`, romfile: "" } });
+  await guest.waitFor("[ -e /sys/class/net/eth0 ]");
+  const lease = await guest.run("ip link set eth0 up; udhcpc -i eth0 -n -q -f -s /bin/true 2>&1");
+  assert.match(lease, /lease of 10\.0\.2\.15 obtained from 10\.0\.2\.2, lease time 86400/);
+  await guest.run(
+    "ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2; echo nameserver 10.0.2.3 >/etc/resolv.conf",
+  );
+  assert.match(await guest.run("ping -c 2 -i 0.2 -W 5 10.0.2.2"), /2 packets received/);
+  const download = (host: string, port: number): Promise<string> =>
+    guest.run(`${ENDLESS}; nc ${host} ${port} <&9 >/tmp/data; sha256sum </tmp/data | cut -c1-64`, 60_000);
+  assert.equal(await download("source.test", 80), sum);
+  assert.equal(await download("a.b.wild.test", 5), sum);
+  await guest.run("nc sink.test 1234 </tmp/data", 60_000);
+  assert.equal(await sink.got, sum);
+  const refused = async (host: string, port: number, why: RegExp): Promise<void> => {
+    const said = await guest.run(`${ENDLESS}; nc ${host} ${port} <&9 2>&1 || true`, 30_000);
+    assert.match(said, why, `${host}:${port}`);
+  };
+  await refused("source.test", 81, /refused/);
+  await refused("closed.test", 80, /refused/);
+  await refused("wild.test", 80, /bad address/);
+  await refused("evil.test", 80, /bad address/);
+  // By address there is nobody: not the name server, not the gateway, not the servers behind the names.
+  await refused("10.0.2.3", secret.port, /refused/);
+  await refused("10.0.2.2", secret.port, /refused/);
+  await refused("192.0.2.1", 80, /refused/);
+  await finish([card], [guest]);
+  const log = child.output;
+  for (
+    const line of [
+      /connected source\.test:80/,
+      /refused source\.test:81: no rule/,
+      /refused closed\.test:80: .*REFUSED/,
+    ]
+  ) {
+    assert.match(log, line);
+  }
+});
+
+realTest("the web page of the examples", needs, {}, async (t) => {
+  const dir = tempDir(t);
+  const socket = join(dir, "net.sock");
+  const source = readFileSync(join(root, "examples/net.ts"), "utf8");
+  // As it stands, but for the path: other tests may be running.
+  assert.equal(source.split('"/tmp/net.sock"').length, 2);
+  const script = join(dir, "net.ts");
+  writeFileSync(script, source.replace('"/tmp/net.sock"', JSON.stringify(socket)));
+  const child = startDeno(t, ["--no-lock", `--config=${join(root, "deno.json")}`, script]);
+  await child.waitSocket(socket);
+  const guest = await restoreGuest(t);
+  await guest.plug("virtio-net-pci", socket, { props: { mac: `${MAC}01`, romfile: "" } });
+  await guest.waitFor("[ -e /sys/class/net/eth0 ]");
+  await guest.run(
+    "ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up; ip route add default via 10.0.2.2; " +
+      "echo nameserver 10.0.2.3 >/etc/resolv.conf",
+  );
+  assert.equal(await guest.run("wget -q -O - http://hello.test/"), "Hello, guest.");
+  assert.match(await guest.run("wget -q -O - http://other.test/ 2>&1 || true"), /bad address/);
+  await guest.stop();
+  assert.equal(child.output, "");
 });

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { consume, signal } from "../../ffi/eventfd.ts";
+import { mask, protocolFeatures } from "../../src/protocol/mod.ts";
+import { echoDevice } from "../features/echo.ts";
 import { anEvent } from "./descriptors.ts";
 import { putRead } from "./requests.ts";
-import type { Ring } from "./rings.ts";
-import { aWhile, eventually, LIMIT } from "./scene.ts";
-import { stage } from "./stage.ts";
+import { Ring } from "./rings.ts";
+import { aWhile, eventually, LIMIT, Scene } from "./scene.ts";
+import { NOT_BY_HAND, stage } from "./stage.ts";
 
 const PROTOCOL_FEATURES = 1n << 30n;
 
@@ -47,6 +49,32 @@ test("without PROTOCOL_FEATURES rings are enabled at once", LIMIT, async (t) => 
   await ring.setKick();
   ring.send(putRead(ring, memory, 0, 0).head);
   await ring.until(1);
+});
+
+test("rings of a device with crypto sessions are enabled at once", LIMIT, async (t) => {
+  const crypto = { create: () => 0n, close: () => {} };
+  for (const sessions of [true, false]) {
+    const scene = await Scene.open(t, echoDevice({ crypto }));
+    const frontEnd = await scene.frontEnd({
+      withoutFeatures: NOT_BY_HAND,
+      protocolFeatures: sessions ? mask(protocolFeatures.CRYPTO_SESSION) : 0n,
+    });
+    const memory = scene.memory();
+    await frontEnd.shareMemory(memory);
+    const ring = new Ring(t, frontEnd, memory);
+    await ring.place();
+    await ring.setKick();
+    const piece = memory.allocate(8, 8);
+    ring.describe(0, { address: piece.guestAddress, length: 8 });
+    ring.send(0);
+    if (sessions) {
+      await ring.until(1);
+      await frontEnd.request("SET_VRING_ENABLE", { index: 0, num: 0 });
+      ring.send(0);
+    }
+    await aWhile();
+    assert.equal(ring.usedIndex, sessions ? 1 : 0, "a ring that is disabled stands still");
+  }
 });
 
 test("a ring without a kick descriptor is polled", LIMIT, async (t) => {

@@ -5,7 +5,7 @@ import { Ring, type RingOptions } from "./rings.ts";
 import { type DiskScene, Scene } from "./scene.ts";
 
 /** What rings that are written by hand do not do: EVENT_IDX, ACCESS_PLATFORM, RING_PACKED, IN_ORDER. */
-const NOT_BY_HAND = 0xe_2000_0000n;
+export const NOT_BY_HAND = 0xe_2000_0000n;
 
 /** A disk and a front-end that shares memory with it and has no ring yet. */
 export interface Stage {

@@ -36,10 +36,10 @@ export function onEnd(scope: Scope, fn: () => void | Promise<void>): void {
   });
 }
 
-/** Makes a directory of the test's own and removes it, with its contents, at the end. */
-export function tempDir(scope: Scope): string {
+/** Makes a directory of the test's own, in `parent`, and removes it, with its contents, at the end. */
+export function tempDir(scope: Scope, parent: string = tmpdir()): string {
   // Short, because the path of a Unix socket in it may have 107 bytes at most.
-  const path = mkdtempSync(join(tmpdir(), "vu-"));
+  const path = mkdtempSync(join(parent, "vu-"));
   onEnd(scope, () => rmSync(path, { recursive: true, force: true, maxRetries: 3 }));
   return path;
 }

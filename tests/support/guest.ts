@@ -52,7 +52,7 @@ export interface PlugOptions {
   reconnectMs?: number;
   /** More properties of the device. */
   props?: Json;
-  /** Queue pairs of a network device. */
+  /** Queue pairs of a network device, queues for data of one for ciphers. */
   queues?: number;
 }
 
@@ -93,7 +93,8 @@ export class Guest {
   #monitor: Qmp;
   #agent: Agent;
   #console: string;
-  #networks = new Set<string>();
+  /** What stands between a device and its socket, by the device's id: how to take it away. */
+  #between = new Map<string, readonly [command: string, id: string]>();
 
   /** Starts QEMU and, unless it waits for a migration, waits until Linux has booted. */
   static async start(scope: Scope, options: GuestOptions = {}): Promise<Guest> {
@@ -175,7 +176,7 @@ export class Guest {
 
   /**
    * Plugs a vhost-user device into a slot of the running guest: `vhost-user-blk-pci`, or `virtio-net-pci` for
-   * a network. `socket` is where the back-end listens. Returns when QEMU has the device; the guest takes a
+   * a network, `virtio-crypto-pci` for ciphers. `socket` is where the back-end listens. Returns when QEMU has the device; the guest takes a
    * moment longer.
    */
   async plug(driver: string, socket: string, options: PlugOptions = {}): Promise<void> {
@@ -196,7 +197,16 @@ export class Guest {
     if (driver.startsWith("virtio-net")) {
       link = { netdev: `${id}-net` };
       await this.qmp("netdev_add", { type: "vhost-user", id: link.netdev, chardev, queues });
-      this.#networks.add(id);
+      this.#between.set(id, ["netdev_del", `${id}-net`]);
+    } else if (driver.startsWith("virtio-crypto")) {
+      link = { cryptodev: `${id}-crypto` };
+      await this.qmp("object-add", {
+        "qom-type": "cryptodev-vhost-user",
+        id: link.cryptodev,
+        chardev,
+        queues,
+      });
+      this.#between.set(id, ["object-del", `${id}-crypto`]);
     }
     await this.qmp("device_add", { driver, id, bus: `rp${slot}`, ...link, ...props });
   }
@@ -205,9 +215,11 @@ export class Guest {
   async unplug(id: string = "vu0"): Promise<void> {
     await this.qmp("device_del", { id });
     await this.waitQmpEvent("DEVICE_DELETED", undefined, (data) => data.device === id);
+    const between = this.#between.get(id);
+    this.#between.delete(id);
+    if (between !== undefined) await this.qmp(between[0], { id: between[1] });
     // A network takes its socket along.
-    if (this.#networks.delete(id)) await this.qmp("netdev_del", { id: `${id}-net` });
-    else await this.qmp("chardev-remove", { id: `${id}-socket` });
+    if (between?.[0] !== "netdev_del") await this.qmp("chardev-remove", { id: `${id}-socket` });
   }
 
   /** Has the guest boot again, by its own `reboot` or as the button on the case does. */

@@ -16,6 +16,8 @@ export interface Asked {
   readonly value: unknown;
   /** Whether an acknowledgement was asked for. */
   readonly needReply: boolean;
+  /** Bytes of the payload. */
+  readonly length: number;
   /** How many descriptors came along. */
   readonly fds: number;
   /** The value of the answer, once there is one. */
@@ -58,6 +60,7 @@ export class InProcess {
             name: name as FrontendMessage,
             value: decoded(row?.payload, payload),
             needReply: (header.flags & HeaderFlag.NEED_REPLY) !== 0,
+            length: payload.length,
             fds: fds.length,
           });
         };

@@ -59,7 +59,7 @@ async function start(message: Extract<ToThread, { kind: "start" }>): Promise<voi
   reactor.pollCeiling = message.pollCeiling;
   bell = message.bell;
   const sent = new Int32Array(message.sent);
-  if (!message.eventLoop) reactor.dedicate({ expecting: () => Atomics.load(sent, 0) !== received });
+  if (!message.eventLoop) reactor.dedicate(() => Atomics.load(sent, 0) !== received);
   reactor.watch(bell, () => void consume(bell));
 }
 

@@ -32,11 +32,11 @@ const MAX_PAIRS = 128;
 export interface NetOptions {
   /** Where frames go. */
   readonly network: Network;
-  /** Most queue pairs that the front-end may use; 8 by default. */
+  /** Most queue pairs that the front-end may use; 8 by default, and 1 with a {@link mac}. */
   readonly queuePairs?: number;
   /**
-   * The guest's address, for front-ends that ask the device for it (crosvm, User-Mode Linux). QEMU has one of its own and
-   * does not ask. Absent: the guest takes one at random.
+   * The guest's address, for front-ends that leave all to the device (User-Mode Linux). QEMU has one of its own and does not
+   * ask. As such a front-end has no control queue either, and neither has this device, there is one queue pair then.
    */
   readonly mac?: Uint8Array;
   /** Largest payload of a frame, bytes, for front-ends that ask the device for it; QEMU has `host_mtu` for that. */
@@ -47,13 +47,22 @@ export interface NetOptions {
   readonly onError?: (error: unknown) => void;
 }
 
+/** Queue pairs, when nobody says. */
+function pairsOf({ queuePairs, mac }: NetOptions): number {
+  return queuePairs ?? (mac === undefined ? 8 : 1);
+}
+
 function checked(options: NetOptions): NetOptions {
-  const { queuePairs = 8, mac, mtu = 1500 } = options;
+  const { mac, mtu = 1500 } = options;
+  const queuePairs = pairsOf(options);
   if (!Number.isInteger(queuePairs) || queuePairs < 1 || queuePairs > MAX_PAIRS) {
     throw new RangeError(`queuePairs must be 1 to ${MAX_PAIRS}, got ${queuePairs}`);
   }
   if (mac !== undefined && (mac.length !== 6 || (mac[0] & 1) !== 0)) {
     throw new RangeError(`mac must be 6 bytes of an address that is no multicast, got ${mac}`);
+  }
+  if (mac !== undefined && queuePairs !== 1) {
+    throw new RangeError(`queuePairs must be 1 with mac, as there is no control queue; got ${queuePairs}`);
   }
   if (!Number.isInteger(mtu) || mtu < 68 || mtu > 65535) {
     throw new RangeError(`mtu must be 68 to 65535 bytes, got ${mtu}`);
@@ -62,19 +71,21 @@ function checked(options: NetOptions): NetOptions {
 }
 
 /** What a guest can be told that it may send, or asked whether it takes. */
-function features({ network, queuePairs = 8, mac, mtu }: NetOptions): bigint {
+function features(options: NetOptions): bigint {
+  const { network, mac, mtu } = options;
   const { checksum, segmentation } = network.offloads ?? NO_OFFLOADS;
   const bit = netFeatures;
   const bits: number[] = [
-    // Those of the control queue, which the front-end serves; it asks us whether it may.
-    ...[bit.CTRL_VQ, bit.CTRL_RX, bit.CTRL_RX_EXTRA, bit.CTRL_VLAN, bit.CTRL_MAC_ADDR, bit.GUEST_ANNOUNCE],
     ...[bit.MRG_RXBUF, bit.STATUS, bit.MTU],
-    ...queuePairs > 1 ? [bit.MQ] : [],
+    // Those of the control queue, where the front-end has one; it asks us whether it may.
+    ...mac !== undefined
+      ? [bit.MAC]
+      : [bit.CTRL_VQ, bit.CTRL_RX, bit.CTRL_RX_EXTRA, bit.CTRL_VLAN, bit.CTRL_MAC_ADDR, bit.GUEST_ANNOUNCE],
+    ...pairsOf(options) > 1 ? [bit.MQ] : [],
     ...checksum ? [bit.CSUM, bit.GUEST_CSUM] : [],
     ...checksum && segmentation
       ? [bit.HOST_TSO4, bit.HOST_TSO6, bit.HOST_ECN, bit.GUEST_TSO4, bit.GUEST_TSO6, bit.GUEST_ECN]
       : [],
-    ...mac === undefined ? [] : [bit.MAC],
   ];
   // Without an address to give there is no configuration space to read the MTU from either: then it is the front-end's.
   if (mac === undefined && mtu !== undefined) throw new RangeError("mtu needs mac: both are read together");
@@ -141,7 +152,8 @@ class NetFrontEnd implements DeviceBehaviour, NetGuest {
   #lastError = -Infinity;
 
   constructor(options: NetOptions, counters: NetCounters) {
-    const { network, queuePairs = 8, mac, mtu = 1500 } = options;
+    const { network, mac, mtu = 1500 } = options;
+    const queuePairs = pairsOf(options);
     this.pairs = queuePairs;
     this.#counters = counters;
     this.#offers = network.offloads ?? NO_OFFLOADS;

@@ -26,3 +26,7 @@ export * from "./stream_network.ts";
 export * from "./switch_network.ts";
 export * from "./tap_network.ts";
 export * from "./uri.ts";
+export { AllowList, type Target } from "./user/rules.ts";
+export { proxy, type ProxyLog } from "./user/proxy.ts";
+export type { TcpStreams } from "./user/tcp.ts";
+export * from "./user/user_network.ts";

@@ -75,6 +75,13 @@ export class Receiver implements QueueOwner {
 
   /** Delivers a finished frame. Returns false when it was dropped. */
   deliver(frame: Uint8Array): boolean {
+    const chain = this.#whole(frame.length);
+    if (chain !== null) {
+      chain.writable.copyFrom(frame, this.headerSize);
+      this.#writeHeader(chain, 0, 0, ONE_BUFFER);
+      this.#completeOne(chain, frame.length);
+      return true;
+    }
     const count = this.#gather(frame.length);
     if (count === 0) return false;
     if (count === 1) {
@@ -93,6 +100,13 @@ export class Receiver implements QueueOwner {
   /** Delivers a frame that is in guest memory, as finished as its header says. Returns false when it was dropped. */
   forward(frame: Frame, head: number, middle: number, checksumOffset: number): boolean {
     const length = frame.byteLength;
+    const chain = this.#whole(length);
+    if (chain !== null) {
+      frame.copyInto(chain.writable, this.headerSize, 0, length);
+      this.#writeHeader(chain, head, middle, checksumOffset + ONE_BUFFER);
+      this.#completeOne(chain, length);
+      return true;
+    }
     const count = this.#gather(length);
     if (count === 0) return false;
     if (count === 1) {
@@ -132,17 +146,52 @@ export class Receiver implements QueueOwner {
     return true;
   }
 
+  /**
+   * The usual case, by the shortest way: takes a buffer that has room for the whole frame. Returns `null` when it has not, and
+   * holds it; or when one is held already.
+   */
+  #whole(length: number): Chain | null {
+    if (this.#count > 0 || this.#queue === undefined || this.#capture !== undefined) return null;
+    const chain = this.#queue.take();
+    if (chain === null || chain.writable.byteLength >= length + this.headerSize) return chain;
+    this.#held[0] = chain;
+    this.#count = 1;
+    return null;
+  }
+
+  #completeOne(chain: Chain, length: number): void {
+    this.#counters.deliveredFrames++;
+    this.#counters.deliveredBytes += length;
+    chain.written = length + this.headerSize;
+    this.#queue?.complete(chain);
+  }
+
+  #writeHeader({ writable }: Chain, head: number, middle: number, last: number): void {
+    if (this.headerSize === NET_HEADER_SIZE) {
+      writable.setHeader(head, middle, last);
+    } else {
+      writable.setUint32(0, head);
+      writable.setUint32(4, middle);
+      writable.setUint16(8, last);
+    }
+  }
+
   /** Takes a buffer, if none is held, that has room for a header. */
   #first(): boolean {
     const queue = this.#queue;
     if (queue === undefined) return false;
-    while (this.#count === 0) {
-      const chain = queue.take();
-      if (chain === null) return false;
-      if (chain.writable.byteLength >= this.headerSize) this.#held[this.#count++] = chain;
-      else queue.complete(chain);
+    for (;;) {
+      if (this.#count === 0) {
+        const chain = queue.take();
+        if (chain === null) return false;
+        this.#held[this.#count++] = chain;
+      }
+      const [chain] = this.#held;
+      if (chain.writable.byteLength >= this.headerSize) return true;
+      // Not even room for a header.
+      this.#drop(1);
+      queue.complete(chain);
     }
-    return true;
   }
 
   /** Takes buffers for a frame. Returns how many it needs; 0 when it is dropped for want of them. */
@@ -174,11 +223,7 @@ export class Receiver implements QueueOwner {
 
   /** Writes the header and gives the buffers to the driver. */
   #commit(count: number, length: number, head: number, middle: number, checksumOffset: number): void {
-    const { writable } = this.#held[0];
-    writable.setUint32(0, head);
-    writable.setUint32(4, middle);
-    if (this.headerSize === NET_HEADER_SIZE) writable.setUint32(8, checksumOffset + count * ONE_BUFFER);
-    else writable.setUint16(8, checksumOffset);
+    this.#writeHeader(this.#held[0], head, middle, checksumOffset + count * ONE_BUFFER);
     this.#complete(count, length);
   }
 
@@ -213,7 +258,12 @@ export class Receiver implements QueueOwner {
         queue.complete(chain);
       }
     }
+    this.#drop(count);
+  }
+
+  /** Forgets the first of the buffers that are held. */
+  #drop(count: number): void {
     this.#count -= count;
-    if (this.#count > 0) held.copyWithin(0, count, count + this.#count);
+    if (this.#count > 0) this.#held.copyWithin(0, count, count + this.#count);
   }
 }

@@ -9,24 +9,33 @@ import type { Network } from "./network.ts";
 import { EchoNetwork, GeneratorNetwork, NullNetwork } from "./simple_networks.ts";
 import { StreamNetwork } from "./stream_network.ts";
 import { SwitchNetwork } from "./switch_network.ts";
+import { proxy } from "./user/proxy.ts";
+import { AllowList } from "./user/rules.ts";
+import { UserNetwork } from "./user/user_network.ts";
 import { TapNetwork } from "./tap_network.ts";
 
 /** What {@link openNetwork} may be told besides. */
 export interface OpenNetworkOptions {
   /** Queue pairs of the card: a TAP device gets as many queues. 1 by default. */
   readonly queuePairs?: number;
+  /** Rules of an {@link AllowList}: what guests of a user-mode network may reach. Nothing by default. */
+  readonly allow?: readonly string[];
+  /** Told of the calls of guests in a user-mode network. */
+  readonly onCall?: (text: string) => void;
+  /** Told of what goes wrong with them. */
+  readonly onError?: (error: unknown) => void;
   /** Told when the peer of a stream comes and goes. */
   readonly onPeer?: (text: string, error?: unknown) => void;
 }
 
 /**
- * Opens `switch`, `tap:NAME`, `stream:PATH`, `listen:PATH`, `echo`, `generate:BYTES` or `null`.
+ * Opens `switch`, `user`, `tap:NAME`, `stream:PATH`, `listen:PATH`, `echo`, `generate:BYTES` or `null`.
  *
  * @throws {TypeError} for anything else
  * @throws {OsError} when a device or socket cannot be opened
  */
 export function openNetwork(uri: string, options: OpenNetworkOptions = {}): Network {
-  const { queuePairs = 1, onPeer } = options;
+  const { queuePairs = 1, onPeer, allow = [], onCall, onError } = options;
   const at = uri.indexOf(":");
   const kind = at < 0 ? uri : uri.slice(0, at);
   const rest = at < 0 ? "" : uri.slice(at + 1);
@@ -34,6 +43,14 @@ export function openNetwork(uri: string, options: OpenNetworkOptions = {}): Netw
     switch (kind) {
       case "switch":
         return new SwitchNetwork();
+      case "user": {
+        const list = new AllowList(allow);
+        return new UserNetwork({
+          names: (name) => list.knows(name),
+          onConnection: proxy(list, onCall),
+          onError,
+        });
+      }
       case "echo":
         return new EchoNetwork();
       case "generate":
@@ -48,7 +65,7 @@ export function openNetwork(uri: string, options: OpenNetworkOptions = {}): Netw
     }
   }
   throw new TypeError(
-    `network must be switch, tap:NAME, stream:PATH, listen:PATH, echo, generate:BYTES or null; got ${
+    `network must be switch, user, tap:NAME, stream:PATH, listen:PATH, echo, generate:BYTES or null; got ${
       JSON.stringify(uri)
     }`,
   );

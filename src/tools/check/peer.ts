@@ -99,7 +99,10 @@ export class Peer {
     payload: PayloadOf<Rows[K]>,
     options: SendOptions = {},
   ): Promise<void> {
-    await this.wire.send(frontendMessages[name].id, encode(name, payload), options);
+    const [{ id }, bytes] = [frontendMessages[name], encode(name, payload)];
+    const { flags = VERSION, size, fds } = options;
+    if (size !== undefined || (flags & ~ASKING) !== 0) await this.wire.send(id, bytes, options);
+    else await this.wire.say(id, bytes, flags & HeaderFlag.NEED_REPLY, fds);
   }
 
   /**

@@ -98,7 +98,7 @@ export async function greet(
 ): Promise<Wire | string> {
   for (let attempt = 1;; attempt++) {
     const wire = wireOf(await dial());
-    await wire.send(frontendMessages.GET_FEATURES.id, new Uint8Array(0));
+    await wire.say(frontendMessages.GET_FEATURES.id, new Uint8Array(0));
     const answer = await wire.next();
     if (typeof answer !== "string") {
       answer.fds.close();

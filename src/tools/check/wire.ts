@@ -80,7 +80,27 @@ export class Wire {
     return this.#connection.fd;
   }
 
-  /** Sends a message. That the back-end has gone shows when its answer is awaited. */
+  /**
+   * Sends a message by the rules, as any front-end does. That the back-end has gone shows when its answer is awaited.
+   *
+   * @param flags of {@link HeaderFlag}, without the version
+   */
+  async say(id: number, payload: Uint8Array, flags = 0, fds: readonly number[] = []): Promise<void> {
+    const bag = new DescriptorBag(fds);
+    await until(() => {
+      if (this.#ended || this.#connection.closed) return true;
+      try {
+        this.#connection.send(id, flags, payload, bag);
+      } catch (error) {
+        // So small a message goes out whole or not at all, and there is room again when the back-end has read.
+        if (error instanceof ProtocolError) return undefined;
+        if (!(error instanceof OsError)) throw error;
+      }
+      return true;
+    }, this.#patience);
+  }
+
+  /** Sends a message, right or wrong. That the back-end has gone shows when its answer is awaited. */
   async send(id: number, payload: Uint8Array, options: SendOptions = {}): Promise<void> {
     const { fds = [], flags = VERSION, size = payload.length } = options;
     await this.sendBytes(bytesOf(id, payload, options), fds);

@@ -106,7 +106,7 @@ function leaves(id: string, title: string, say: (peer: Peer) => Promise<void>): 
 /** A new connection that has asked for features. */
 async function hello(trial: Trial): Promise<Wire> {
   const wire = await trial.connect();
-  await wire.send(GET_FEATURES.id, new Uint8Array(0));
+  await wire.say(GET_FEATURES.id, new Uint8Array(0));
   return wire;
 }
 
@@ -142,7 +142,7 @@ export const framingCases: readonly Case[] = [
         await sleep(i === 0 ? trial.settings.quiet : 1);
       }
       await answered(wire, "that came byte by byte");
-      await wire.send(GET_FEATURES.id, new Uint8Array(0));
+      await wire.say(GET_FEATURES.id, new Uint8Array(0));
       await answered(wire, "afterwards");
     },
   },
@@ -271,7 +271,7 @@ export const framingCases: readonly Case[] = [
       let turnedAway = 0;
       for (let i = 0; i < 20; i++) {
         const wire = await trial.dial();
-        await wire.send(GET_FEATURES.id, new Uint8Array(0));
+        await wire.say(GET_FEATURES.id, new Uint8Array(0));
         const message = await wire.next();
         if (message === "nothing") fail("an answer to GET_FEATURES", "nothing");
         if (message === "end") turnedAway++;
