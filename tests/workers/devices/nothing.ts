@@ -1,0 +1,1 @@
+export const device = "not the default export";
