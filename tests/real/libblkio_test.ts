@@ -26,6 +26,11 @@ function benchArguments(socket: string, count: number, depth: number, ...more: s
   return ["bench", `-c${count}`, `-d${depth}`, "-s4k", "-tnone", ...more, "--image-opts", blkioDisk(socket)];
 }
 
+/** What a test with worker threads is called by. */
+function inThreads(workers?: number): string[] {
+  return workers === undefined ? [] : [`--workers=${workers}`];
+}
+
 /** A qemu-io that stays connected and does commands as they come. */
 class Terminal {
   readonly #child: Child;
@@ -154,15 +159,21 @@ class Plan {
   }
 }
 
-for (const args of [[], ["--poll-us=0", "--block-size=4096"]]) {
+for (
+  const { args, workers } of [
+    { args: [] },
+    { args: ["--poll-us=0", "--block-size=4096"] },
+    { args: ["--num-queues=2"], workers: 2 },
+  ]
+) {
   realTest(
-    ["a disk holds what was written to it", ...args].join(" "),
+    ["a disk holds what was written to it", ...args, ...inThreads(workers)].join(" "),
     [...io, ...img],
     {},
     async (t) => {
       const plan = new Plan(t, Random.of(t), 12 * MIB + 4096);
       const image = newImage(t, plan.model.length);
-      const disk = await startDisk(t, { file: image, args });
+      const disk = await startDisk(t, { file: image, args, workers });
       plan.add(100);
       const said = await qemuIo(disk.socket, ...plan.commands, "length");
       assert.match(said, /^12.004 MiB$/m);
@@ -265,10 +276,13 @@ realTest("qemu-img copies an image in and out", img, {}, async (t) => {
   await disk.checkUnharmed();
 });
 
-for (const args of [[], ["--poll-us=0"]]) {
-  realTest(["qemu-img bench at several depths", ...args].join(" "), img, {}, async (t) => {
+for (
+  const { args, workers } of [{ args: [] }, { args: ["--poll-us=0"] }, { args: ["--poll-us=0"], workers: 1 }]
+) {
+  const name = ["qemu-img bench at several depths", ...args, ...inThreads(workers)].join(" ");
+  realTest(name, img, {}, async (t) => {
     const image = newImage(t, 8 * MIB);
-    const disk = await startDisk(t, { file: image, args });
+    const disk = await startDisk(t, { file: image, args, workers });
     const pages = 8 * MIB / 4096;
     let pattern = Random.of(t).int(1, 100);
     for (const depth of [1, 4, 16, 32, 64]) {
