@@ -50,7 +50,7 @@ async function within<T>(scope: Scope, work: (inner: Scope) => Promise<T>): Prom
   }
 }
 
-/** Million frames a second. */
+/** Frames a second. */
 async function measure(
   scope: Scope,
   socket: string,
@@ -76,7 +76,7 @@ async function measure(
   const seconds = (performance.now() - from) / 1000;
   await driver.command("stop");
   await driver.command("quit").catch(() => {});
-  return (after[counter] - before[counter]) / seconds / 1e6;
+  return (after[counter] - before[counter]) / seconds;
 }
 
 interface Backend extends Subject {
@@ -115,7 +115,7 @@ const BACKENDS: readonly Backend[] = [
 /** Frames a second of a network card. */
 export const net: Bench = {
   summary:
-    "Million frames a second of a network card, beside DPDK's vhost, with DPDK's virtio_user in front of both.",
+    "Frames a second of a network card, beside DPDK's vhost, with DPDK's virtio_user in front of both.",
   needs: ["testpmd", "virtio-user"],
   options: {
     direction: {
@@ -159,7 +159,7 @@ export const net: Bench = {
           );
           rows.push({
             point: { direction, rings, size },
-            unit: "M frames/s",
+            unit: "frames/s",
             better: "more",
             figures: found.rate,
           });
