@@ -41,6 +41,7 @@ const NAMES: Readonly<Record<number, string>> = {
   61: "ENODATA",
   71: "EPROTO",
   75: "EOVERFLOW",
+  77: "EBADFD",
   88: "ENOTSOCK",
   89: "EDESTADDRREQ",
   90: "EMSGSIZE",

@@ -13,7 +13,7 @@ import { readPcap } from "../support/pcap.ts";
 import { type PeerName, peerPath, realTest } from "../support/peers.ts";
 import { Child } from "../support/process.ts";
 import { restoreGuest } from "../support/snapshot.ts";
-import { bringUp, planTap, type TapPlan } from "../support/tap.ts";
+import { bringUp, planTap, remove, type TapPlan } from "../support/tap.ts";
 
 // Linux's driver in QEMU, and what is behind the card.
 
@@ -457,3 +457,19 @@ realTest("the web page of the examples", needs, {}, async (t) => {
   await guest.stop();
   assert.equal(child.output, "");
 });
+
+realTest(
+  "an interface that is removed under a guest ends nothing but itself",
+  [...needs, "tun"],
+  {},
+  async (t) => {
+    const { tap, card, guest } = await tapGuest(t);
+    await guest.run(`ping -c 1 -W 5 ${tap.host}`);
+    await remove(tap);
+    await guest.run(`ping -c 2 -i 0.2 -W 1 ${tap.host} || true`);
+    await guest.run("ip link set eth0 down; ip link set eth0 up");
+    assert.equal(card.child.code, undefined, card.child.output);
+    assert.ok(card.complaints.length > 0 && card.complaints.length < 5, `${card.complaints}`);
+    await guest.stop();
+  },
+);

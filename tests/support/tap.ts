@@ -36,3 +36,8 @@ export async function bringUp({ name, host }: TapPlan): Promise<void> {
 export function tapCounter(name: string, counter: string): number {
   return Number(readFileSync(`/sys/class/net/${name}/statistics/${counter}`, "utf8"));
 }
+
+/** Removes the interface, whoever has it open. */
+export async function remove({ name }: TapPlan): Promise<void> {
+  await run(which("busybox") ?? "busybox", ["ip", "link", "del", name]);
+}

@@ -314,6 +314,10 @@ class NetFrontEnd implements DeviceBehaviour, NetGuest {
     return this.#receivers[pair].filled(length, rest);
   }
 
+  report(error: unknown): void {
+    this.#onError(error);
+  }
+
   resume(pair: number): void {
     this.#transmitters[pair].resume();
   }

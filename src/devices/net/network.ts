@@ -113,6 +113,8 @@ export interface NetGuest {
    * @returns false when it was dropped because there were no more buffers
    */
   filled(pair: number, length: number, rest: Uint8Array): boolean;
+  /** Tells whoever runs the card of something that went wrong outside of a call; what a call throws is told by itself. */
+  report(error: unknown): void;
   /** Goes on giving frames to the port, which has refused one. */
   resume(pair: number): void;
 }

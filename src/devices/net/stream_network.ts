@@ -111,7 +111,16 @@ export class StreamNetwork implements Network {
   }
 
   #accept(): void {
-    const fd = accept(this.#listener);
+    let fd: number | null;
+    try {
+      fd = accept(this.#listener);
+    } catch (error) {
+      // Out of descriptors, most likely. It is still there when some are free again.
+      this.#options.onPeer?.("a peer cannot be accepted", error);
+      this.#reactor.pause(this.#listener);
+      this.#retry = setTimeout(() => this.#reactor.resume(this.#listener), RETRY);
+      return;
+    }
     if (fd === null) return;
     // One wire has two ends.
     if (this.#fd >= 0) close(fd);

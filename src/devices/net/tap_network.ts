@@ -141,12 +141,29 @@ class TapPort implements NetworkPort {
     this.#watched[pair] = running;
     if (running) {
       if (this.#taps.length > 1) useTapQueue(tap.fd, true);
-      this.#reactor.watch(tap.fd, () => this.#receive(pair, tap.fd));
+      this.#reactor.watch(tap.fd, () => {
+        try {
+          this.#receive(pair, tap.fd);
+        } catch (error) {
+          // The interface was removed, most likely. There is nothing to come any more.
+          this.running(pair, false);
+          this.#guest.report(error);
+        }
+      });
     } else {
       this.#reactor.unwatch(tap.fd);
-      if (this.#taps.length > 1) useTapQueue(tap.fd, false);
+      if (this.#taps.length > 1) this.#retire(tap.fd);
     }
     this.#paused[pair] = false;
+  }
+
+  /** What is out of use gets no frames. Of an interface that is gone no queue can be. */
+  #retire(fd: number): void {
+    try {
+      useTapQueue(fd, false);
+    } catch (error) {
+      if (!(error instanceof OsError)) throw error;
+    }
   }
 
   refilled(pair: number): void {
