@@ -100,7 +100,9 @@ const outside = (reason: string): Exception => ({ kind: "not offered", reason })
 /** The rows that no real peer proves. Everything else must be. By kind of row, then by name. */
 export const exceptions = {
   "front-end messages": {
-    SET_LOG_FD: nobody("QEMU, DPDK and User-Mode Linux know its number and have no code that sends it"),
+    SET_LOG_FD: nobody(
+      "QEMU has its number and no code that sends it; rust-vmm's and crosvm's libraries have some, which only their tests call",
+    ),
   },
   "back-end messages": {
     VRING_ERR: nobody(

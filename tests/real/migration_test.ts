@@ -84,7 +84,7 @@ const VERIFY = `
 for (const each of cases) {
   const { name, emulator, postcopy = false, seen = [] } = each;
   realTest(`a guest that writes moves to another ${emulator} and back: ${name}`, [emulator, "guest"], {
-    timeout: 120_000,
+    timeout: 180_000,
   }, async (t) => {
     const folder = tempDir(t);
     const file = newImage(t, 16 * MIB);

@@ -19,7 +19,7 @@ const IN_ORDER = 35;
 /** What QEMU 11 takes of a disk's offer. It has no use for the one that is missing without `inflight-migration`. */
 const PROTOCOL = [
   ...["MQ", "LOG_SHMFD", "REPLY_ACK", "BACKEND_REQ", "PAGEFAULT", "CONFIG", "BACKEND_SEND_FD"],
-  ...["INFLIGHT_SHMFD", "RESET_DEVICE", "CONFIGURE_MEM_SLOTS", "STATUS", "GPA_ADDRESSES"],
+  ...["INFLIGHT_SHMFD", "RESET_DEVICE", "CONFIGURE_MEM_SLOTS", "STATUS", "GPA_ADDRESSES", "CROSS_ENDIAN"],
 ];
 
 for (

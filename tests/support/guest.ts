@@ -60,8 +60,8 @@ export interface PlugOptions {
 const cmdline = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests " +
   "random.trust_cpu=on tsc=reliable no_timer_check agent=ttyS1";
 
-/** How long a boot may take, in milliseconds: ten times what it takes on an idle machine. */
-const BOOT_PATIENCE = 30_000;
+/** How long a boot may take, in milliseconds: thirty times what it takes on an idle machine. Ten were too few once. */
+const BOOT_PATIENCE = 90_000;
 
 /** The arguments that make QEMU's machine: two with the same can exchange their state. */
 export function machineArguments(options: GuestOptions): string[] {

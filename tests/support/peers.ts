@@ -80,7 +80,7 @@ export function peerPath(name: PeerName): string {
 
 /** Options of {@linkcode realTest}. */
 export interface RealTestOptions {
-  /** Milliseconds until the test fails and what it started is stopped; 60 000 by default. */
+  /** Milliseconds until the test fails and what it started is stopped; 120 000 by default. */
   timeout?: number;
 }
 
@@ -96,7 +96,7 @@ export function realTest(
 ): void {
   const absent = needs.filter((name) => "missing" in peer(name));
   const missing = absent.length > 0 ? `missing ${absent.join(", ")}: run scripts/install-peers` : "";
-  const { timeout = 60_000 } = options;
+  const { timeout = 120_000 } = options;
   if (!missing) {
     test(name, { timeout }, fn);
   } else if (process.env.VHOST_REAL === "required") {
