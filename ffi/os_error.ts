@@ -76,6 +76,7 @@ export const Errno = {
   EINVAL: 22,
   EPIPE: 32,
   ENOSYS: 38,
+  EMSGSIZE: 90,
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
   ECONNRESET: 104,

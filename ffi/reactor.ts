@@ -131,9 +131,14 @@ export class Reactor {
     if (this.#callbacks.has(fd)) this.#epoll.delete(fd);
   }
 
-  /** Ends {@link pause}. */
-  resume(fd: number): void {
-    if (this.#callbacks.has(fd)) this.#epoll.add(fd);
+  /** Ends {@link pause}; waits for `events` of {@link EpollEvent} from now on. */
+  resume(fd: number, events: number = EpollEvent.IN): void {
+    if (this.#callbacks.has(fd)) this.#epoll.add(fd, events);
+  }
+
+  /** Waits for other events of a descriptor that is not paused; with none, only for its peer to leave. */
+  change(fd: number, events: number): void {
+    if (this.#callbacks.has(fd)) this.#epoll.modify(fd, events);
   }
 
   /** Ends {@link watch}. Call before closing the descriptor. */

@@ -1,5 +1,5 @@
 /**
- * Unix stream sockets, and descriptors over them.
+ * Unix sockets, and descriptors over them.
  *
  * @module
  */
@@ -10,10 +10,12 @@ import { close, DescriptorBag } from "./fd.ts";
 import { littleEndian, Native } from "./native.ts";
 
 const AF_UNIX = 1;
-const SOCK_STREAM = 1;
+/** Kinds of Unix sockets by their names: bytes in a row, or messages that stay apart (`unix(7)`). */
+const KINDS = { stream: 1, seqpacket: 5 } as const;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
 const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
 const SCM_RIGHTS = 1;
@@ -41,9 +43,12 @@ function setAddress(path: string): number {
   return 2 + bytes.length + 1;
 }
 
-function unixSocket(): number {
+/** A kind of socket that has connections: bytes in a row, or messages that stay apart. */
+export type SocketKind = keyof typeof KINDS;
+
+function unixSocket(kind: SocketKind): number {
   return check(
-    libc.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+    libc.socket(AF_UNIX, KINDS[kind] | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
     "socket",
     "creating a Unix socket",
   );
@@ -53,11 +58,11 @@ function unixSocket(): number {
  * Connects to a listening socket. The result is non-blocking and closed on exec; the caller owns it.
  *
  * @throws {OsError} ENOENT without a socket file, ECONNREFUSED when nobody listens, EAGAIN when the
- *   listener's backlog is full
+ *   listener's backlog is full, EPROTOTYPE when the listener is of another kind
  */
-export function connect(path: string): number {
+export function connect(path: string, kind: SocketKind = "stream"): number {
   const length = setAddress(path);
-  const fd = unixSocket();
+  const fd = unixSocket(kind);
   if (libc.connect(fd, address.address, length) < 0) {
     const number = errno();
     close(fd);
@@ -74,9 +79,9 @@ export function connect(path: string): number {
  * @returns a non-blocking listening socket that the caller owns; the caller also removes the file
  * @throws {OsError} EADDRINUSE when the path exists
  */
-export function listen(path: string, mode = 0o600, backlog = 16): number {
+export function listen(path: string, mode = 0o600, backlog = 16, kind: SocketKind = "stream"): number {
   const length = setAddress(path);
-  const fd = unixSocket();
+  const fd = unixSocket(kind);
   const before = libc.umask(0o777 & ~mode);
   const bound = libc.bind(fd, address.address, length);
   const bindError = bound < 0 ? errno() : 0;
@@ -116,7 +121,7 @@ const pair = new Native(8);
  */
 export function socketPair(): [number, number] {
   check(
-    libc.socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair.address),
+    libc.socketpair(AF_UNIX, KINDS.stream | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair.address),
     "socketpair",
     "creating a pair of sockets",
   );
@@ -131,6 +136,11 @@ export function shutdown(fd: number): void {
 /** Ends the direction to the peer, who reads the end of the stream and can still send. */
 export function shutdownSending(fd: number): void {
   libc.shutdown(fd, 1);
+}
+
+/** Ends the direction from the peer, whose writes fail from now on. What it has sent is thrown away. */
+export function shutdownReceiving(fd: number): void {
+  libc.shutdown(fd, 0);
 }
 
 /** Whether the peer takes nothing any more, because it has closed its end altogether. */
@@ -148,6 +158,12 @@ function socketOption(fd: number, name: number, length: number, what: string): v
     "getsockopt",
     () => `${what} of descriptor ${fd}`,
   );
+}
+
+/** Asks for room for `byteLength` bytes that the peer has not read yet; the kernel gives less when that is too much. */
+export function setSendBuffer(fd: number, byteLength: number): void {
+  option.set32(0, byteLength);
+  libc.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, option.address, 4);
 }
 
 /**

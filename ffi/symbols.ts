@@ -46,6 +46,7 @@ export const symbols = {
   recvmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
   sendmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
   readv: { parameters: ["i32", "u64", "i32"], result: "i32" },
+  setsockopt: { parameters: ["i32", "i32", "i32", "u64", "u32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   socketpair: { parameters: ["i32", "i32", "i32", "u64"], result: "i32" },

@@ -7,7 +7,7 @@
 import { close, setNonblocking } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { accept, isListening } from "../../ffi/socket.ts";
-import { Listener } from "../transport/listener.ts";
+import { Listener } from "../../ffi/listener.ts";
 import type { Device } from "./device.ts";
 import { type Log, logToStderr } from "./log.ts";
 import { Session } from "./session.ts";
@@ -15,7 +15,7 @@ import { makeDevice } from "./threads/make_device.ts";
 import type { DeviceSource } from "./threads/messages.ts";
 import { ThreadPool } from "./threads/thread_pool.ts";
 
-export { SocketInUseError } from "../transport/listener.ts";
+export { SocketInUseError } from "../../ffi/listener.ts";
 
 /** How {@link serve} serves. One of `socketPath` and `fd` is needed. */
 export interface ServeOptions {

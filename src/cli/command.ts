@@ -10,6 +10,8 @@ import { parseArgs } from "node:util";
 export interface Option {
   /** What its value is, in capitals; absent for a switch. */
   readonly value?: string;
+  /** Whether it may be given several times; its values are a list then. */
+  readonly multiple?: boolean;
   /** What it does, and its default. */
   readonly help: string;
 }
@@ -22,8 +24,8 @@ export interface Output {
   error(line: string): void;
 }
 
-/** Values of the options by name: text, or `true` for a switch. */
-export type Values = Readonly<Record<string, string | boolean | undefined>>;
+/** Values of the options by name: text, several of it, or `true` for a switch. */
+export type Values = Readonly<Record<string, string | readonly string[] | boolean | undefined>>;
 
 /** What stands on a command line without a name. */
 export interface Argument {
@@ -130,8 +132,8 @@ export async function runCommand(
   }
   try {
     const options = Object.fromEntries(
-      Object.entries(optionsOf(command)).map(([name, { value }]) =>
-        [name, { type: value === undefined ? "boolean" : "string" }] as const
+      Object.entries(optionsOf(command)).map(([name, { value, multiple = false }]) =>
+        [name, { type: value === undefined ? "boolean" : "string", multiple }] as const
       ),
     );
     const { argument } = command;

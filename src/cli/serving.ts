@@ -5,7 +5,7 @@
  */
 
 import process from "node:process";
-import { type Device, errorText, type Log, serve, type ServeOptions } from "../../mod.ts";
+import { type Device, errorText, type Log, serve, type ServeOptions, type Server } from "../../mod.ts";
 import { describeMessage } from "../tools/describe.ts";
 import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 
@@ -57,24 +57,49 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
   };
 }
 
+/** A device and how it is served. */
+export interface Served {
+  readonly device: Device;
+  readonly options: ServeOptions;
+  /** What is being served, for people. */
+  readonly what: string;
+}
+
 /**
  * Serves until a signal comes or the front-end of a connected `--fd` leaves.
  *
  * @param what is being served, for people
  * @param onHangup called on SIGHUP
  */
-export async function serveUntilSignal(
+export function serveUntilSignal(
   device: Device,
   options: ServeOptions,
   what: string,
   output: Output,
   onHangup: () => void,
 ): Promise<void> {
-  const server = await serve(device, options);
-  const stop = () => server.close();
+  return serveAllUntilSignal([{ device, options, what }], output, onHangup);
+}
+
+/** The same with several devices: until a signal comes or all front-ends of a connected `--fd` have left. */
+export async function serveAllUntilSignal(
+  all: readonly Served[],
+  output: Output,
+  onHangup: () => void,
+): Promise<void> {
+  const servers: Server[] = [];
+  const stop = () => servers.forEach((server) => server.close());
   const signals = { SIGTERM: stop, SIGINT: stop, SIGHUP: onHangup } as const;
+  try {
+    for (const { device, options } of all) servers.push(await serve(device, options));
+  } catch (error) {
+    stop();
+    throw error;
+  }
   for (const [signal, action] of Object.entries(signals)) process.on(signal, action);
-  output.out(`${what} on ${options.socketPath ?? `descriptor ${options.fd}`}`);
-  await server.finished;
+  for (const { options, what } of all) {
+    output.out(`${what} on ${options.socketPath ?? `descriptor ${options.fd}`}`);
+  }
+  await Promise.all(servers.map((server) => server.finished));
   for (const [signal, action] of Object.entries(signals)) process.off(signal, action);
 }

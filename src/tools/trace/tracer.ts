@@ -9,7 +9,7 @@ import { Errno, OsError } from "../../../ffi/os_error.ts";
 import { Reactor } from "../../../ffi/reactor.ts";
 import { accept, connect, hasLeft } from "../../../ffi/socket.ts";
 import { errorText } from "../../backend/log.ts";
-import { Listener } from "../../transport/listener.ts";
+import { Listener } from "../../../ffi/listener.ts";
 import type { Entry } from "./entry.ts";
 import { TraceSession } from "./session.ts";
 import { Summary } from "./summary.ts";

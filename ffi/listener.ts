@@ -4,10 +4,10 @@
  * @module
  */
 
-import { close, fileStatus } from "../../ffi/fd.ts";
-import { openFile, OpenFlag, removeFile } from "../../ffi/file.ts";
-import { Errno, OsError } from "../../ffi/os_error.ts";
-import { connect, listen } from "../../ffi/socket.ts";
+import { close, fileStatus } from "./fd.ts";
+import { openFile, OpenFlag, removeFile } from "./file.ts";
+import { Errno, OsError } from "./os_error.ts";
+import { connect, listen, type SocketKind } from "./socket.ts";
 
 /** The path of a socket that another server listens on. */
 export class SocketInUseError extends Error {
@@ -26,9 +26,9 @@ function identity(path: string): string {
 }
 
 /** Listens, in place of a socket file that nobody listens on any more. */
-function listenOn(path: string, mode: number): number {
+function listenOn(path: string, mode: number, kind: SocketKind, backlog: number): number {
   try {
-    return listen(path, mode);
+    return listen(path, mode, backlog, kind);
   } catch (error) {
     if (!(error instanceof OsError) || error.errno !== Errno.EADDRINUSE) throw error;
   }
@@ -36,11 +36,11 @@ function listenOn(path: string, mode: number): number {
     throw new SocketInUseError(`${path} exists and is not a socket; it is left as it is`);
   }
   try {
-    close(connect(path));
+    close(connect(path, kind));
   } catch (error) {
     if (error instanceof OsError && error.errno === Errno.ECONNREFUSED) {
       removeFile(path);
-      return listen(path, mode);
+      return listen(path, mode, backlog, kind);
     }
     if (!(error instanceof OsError) || error.errno !== Errno.EAGAIN) throw error;
   }
@@ -58,11 +58,13 @@ export class Listener {
    * Listens. A socket file that nobody listens on any more is replaced.
    *
    * @param mode permission bits of the socket file
+   * @param kind of socket
+   * @param backlog connections that may wait to be accepted
    * @throws {SocketInUseError} when another process listens on the path, or it is not a socket
    * @throws {OsError} when the socket cannot be made
    */
-  constructor(path: string, mode: number) {
-    this.fd = listenOn(path, mode);
+  constructor(path: string, mode: number, kind: SocketKind = "stream", backlog = 16) {
+    this.fd = listenOn(path, mode, kind, backlog);
     this.#path = path;
     this.#identity = identity(path);
   }
