@@ -143,7 +143,7 @@ export class VsockDevice extends Device {
   }
 
   /** Closes the Unix sockets and leaves the groups. Connections stay until the front-end leaves. */
-  close(): void {
+  override close(): void {
     this.#own.close();
   }
 }
