@@ -428,7 +428,8 @@ realTest("QEMU is killed; the next one finds all that was synced", needs, {}, as
   const image = newImage(t, 64 * MIB);
   const disk = await startDisk(t, { file: image });
   const first = await guestWith(t, disk);
-  await first.run("mkfs.ext4 -q /dev/vda; mount -t ext4 /dev/vda /mnt");
+  await first.run("mkfs.ext4 -q /dev/vda; mount -t ext4 /dev/vda /mnt; sync");
+  const before = allocated(image);
   const writing = first.run(`
     cd /mnt
     for i in $(seq 1 3000); do
@@ -438,7 +439,8 @@ realTest("QEMU is killed; the next one finds all that was synced", needs, {}, as
       sync sums
       echo synced $i
     done`).then(() => "", (error) => `${error}`);
-  await sleep(1500);
+  // A megabyte in the image is a good number of files, with the journal.
+  while (allocated(image) - before < MIB) await sleep(20);
   first.qemu.kill("SIGKILL");
   // The error has what the guest said until then.
   const synced = [...(await writing).matchAll(/^synced \d+$/gm)].length;
