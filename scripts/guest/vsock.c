@@ -1,10 +1,10 @@
 /*
  * The guest's end of a connection over vsock, for tests:
  *
- *   vsock [-s] [-n COUNT] connect CID PORT ACTION...   COUNT connections, one after another
- *   vsock [-s] [-n COUNT] listen PORT ACTION...        the same with those that come; returns when it listens
+ *   vsock [-s] [-n COUNT] [-b BYTES] connect CID PORT ACTION...   COUNT connections, one after another
+ *   vsock [-s] [-n COUNT] [-b BYTES] listen PORT ACTION...        the same with those that come; returns when it listens
  *
- * -s: SOCK_SEQPACKET. Actions, in order, on each connection:
+ * -s: SOCK_SEQPACKET. -b: bytes that are sent at once, 512 KiB by default. Actions, in order, on each connection:
  *
  *   send:N, recv:N   N bytes of the pattern, N a multiple of 4: the 32-bit word number i is i * 2654435761
  *   msg:N, getmsg    a message of N bytes of the pattern; prints the length of one that comes
@@ -25,6 +25,7 @@
 #include <linux/vm_sockets.h>
 
 static uint32_t buffer[1 << 17];
+static size_t step = sizeof buffer;
 
 static void die(const char *what) {
   printf("%s: %s\n", what, strerror(errno));
@@ -61,7 +62,7 @@ static void act(int fd, const char *action) {
 #define IS(text) (name == strlen(text) && !strncmp(action, text, name))
   if (IS("send")) {
     for (long long done = 0; done < number;) {
-      size_t size = number - done < (long long)sizeof buffer ? number - done : sizeof buffer;
+      size_t size = number - done < (long long)step ? number - done : step;
       fill(done / 4, size / 4);
       put(fd, buffer, size);
       done += size;
@@ -126,11 +127,13 @@ static void act(int fd, const char *action) {
 
 int main(int argc, char **argv) {
   int type = SOCK_STREAM, count = 1, option;
-  while ((option = getopt(argc, argv, "+sn:")) != -1) {
+  while ((option = getopt(argc, argv, "+sn:b:")) != -1) {
     if (option == 's') type = SOCK_SEQPACKET;
     else if (option == 'n') count = atoi(optarg);
+    else if (option == 'b') step = atoi(optarg);
     else return 2;
   }
+  if (step < 4 || step > sizeof buffer || step % 4) return 2;
   argv += optind;
   int listens = argv[0] && !strcmp(argv[0], "listen");
   if (!argv[0] || !argv[1] || (!listens && !argv[2])) return 2;
