@@ -17,8 +17,8 @@ const MIB = 1 << 20;
 const AMOUNT = 256;
 const CONNECTIONS = 1000;
 /**
- * Bytes that the guest hands to its kernel at once. Of more than 32 KiB, Linux from 6.12.4x on makes packets in several
- * pieces, and vhost-device-vsock 0.3.0 takes none of the kind ("DescriptorLengthTooSmall").
+ * Bytes that the guest hands to its kernel at once. Of large writes Linux 6.12.117 makes packets of several pieces, and
+ * vhost-device-vsock 0.3.0 takes none of the kind ("DescriptorLengthTooSmall").
  */
 const STEP = 16384;
 
