@@ -17,18 +17,20 @@ interface Machine {
   readonly options: ServeOptions;
   readonly unixPath: string | undefined;
   readonly groups: readonly string[];
+  readonly bufferSize: string | undefined;
 }
 
-/** A value of `--vm`: `guest-cid=N,socket=PATH,uds-path=PATH,groups=A+B`. */
+/** What a value of `--vm` may have. The names are those of vhost-device-vsock. */
+const FIELDS = ["guest-cid", "socket", "uds-path", "groups", "tx-buffer-size"];
+
+/** A guest by a value of `--vm`. */
 function machine(text: string, values: Values, output: Output): Machine {
   const fields = new Map<string, string>();
   for (const part of text.split(",")) {
     const at = part.indexOf("=");
     const name = part.slice(0, Math.max(0, at));
-    if (!["guest-cid", "socket", "uds-path", "groups"].includes(name) || fields.has(name)) {
-      throw new UsageError(
-        `--vm takes guest-cid=N,socket=PATH,uds-path=PATH,groups=NAME+NAME, each once; got '${part}'`,
-      );
+    if (!FIELDS.includes(name) || fields.has(name)) {
+      throw new UsageError(`--vm takes ${FIELDS.join("=, ")}=, each once; got '${part}'`);
     }
     fields.set(name, part.slice(at + 1));
   }
@@ -42,6 +44,7 @@ function machine(text: string, values: Values, output: Output): Machine {
     options: serveOptions({ ...values, "socket-path": socket }, output),
     unixPath: fields.get("uds-path"),
     groups: fields.get("groups")?.split("+").filter((name) => name !== "") ?? [],
+    bufferSize: fields.get("tx-buffer-size"),
   };
 }
 
@@ -54,6 +57,7 @@ function machines(values: Values, output: Output): Machine[] {
       options: serveOptions(values, output),
       unixPath: unixPath as string | undefined,
       groups: [],
+      bufferSize: undefined,
     }];
   }
   if ([cid, unixPath, path, fd].some((value) => value !== undefined)) {
@@ -77,7 +81,8 @@ export const vsock: Command = {
       value: "SPEC",
       multiple: true,
       help: "A guest as guest-cid=N,socket=PATH,uds-path=PATH,groups=NAME+NAME; may be given several\n" +
-        "times, in place of the options above. Guests with a group in common reach each other.",
+        "times, in place of the options above. Guests with a group in common reach each other.\n" +
+        "tx-buffer-size=BYTES is --buffer-size for one guest.",
     },
     "uds-mode": { value: "MODE", help: "Permission bits of the socket --uds-path, octal (default 600)." },
     "buffer-size": {
@@ -114,9 +119,8 @@ export const vsock: Command = {
   run: async (values, output) => {
     const { "uds-mode": mode, "buffer-size": buffer, "max-connections": most } = values;
     const unixMode = mode === undefined ? undefined : fileMode("uds-mode", String(mode));
-    const bufferSize = buffer === undefined
-      ? undefined
-      : wholeNumber("buffer-size", String(buffer), 4096, 1 << 24);
+    const sizeOf = (text: unknown): number | undefined =>
+      text === undefined ? undefined : wholeNumber("buffer-size", String(text), 4096, 1 << 24);
     const maxConnections = most === undefined
       ? undefined
       : wholeNumber("max-connections", String(most), 1, 1 << 16);
@@ -135,7 +139,7 @@ export const vsock: Command = {
           guestCid: wholeNumber("guest-cid", each.cid, 3, MAX_CID),
           unixPath,
           unixMode,
-          bufferSize,
+          bufferSize: sizeOf(each.bufferSize ?? buffer),
           maxConnections,
           groups: each.groups.map(groupOf),
           onError: (error) => options.log?.("warning", `vsock ${each.cid}: ${errorText(error)}`),

@@ -8,6 +8,7 @@ import { consume, eventfd, signal } from "../../ffi/eventfd.ts";
 import { close } from "../../ffi/fd.ts";
 import { openFile, OpenFlag } from "../../ffi/file.ts";
 import { type Looker, Reactor } from "../../ffi/reactor.ts";
+import { socketPair } from "../../ffi/socket.ts";
 import { onEnd } from "../support/cleanup.ts";
 
 /** An eventfd that is watched until the test is over. */
@@ -360,4 +361,28 @@ test("a ceiling of 0 turns looking off", { timeout: 5000 }, async (t) => {
 
 test("there is one reactor for the process", { timeout: 5000 }, () => {
   assert.equal(Reactor.shared(), Reactor.shared());
+});
+
+test("what is waited for can change, with a pause between or without", { timeout: 5000 }, async (t) => {
+  const reactor = new Reactor();
+  const [ours, theirs] = socketPair();
+  let calls = 0;
+  reactor.watch(ours, () => calls++, 0);
+  onEnd(t, () => {
+    reactor.unwatch(ours);
+    close(ours);
+  });
+  await sleep(20);
+  assert.equal(calls, 0, "nothing is waited for");
+  reactor.change(ours, EpollEvent.OUT);
+  await until("it takes something", () => calls > 0);
+  reactor.pause(ours);
+  await sleep(5);
+  calls = 0;
+  reactor.resume(ours, EpollEvent.IN);
+  await sleep(20);
+  assert.equal(calls, 0, "there is nothing to read");
+  reactor.change(ours, 0);
+  close(theirs);
+  await until("the peer has left", () => calls > 0);
 });

@@ -1,10 +1,23 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { libc } from "../../ffi/deno.ts";
 import { close, fileStatus, isOpen } from "../../ffi/fd.ts";
 import { memoryFile } from "../../ffi/mapping.ts";
 import { Native } from "../../ffi/native.ts";
-import { MAX_DESCRIPTORS, receive, send, shutdown, socketPair } from "../../ffi/socket.ts";
+import {
+  accept,
+  connect,
+  listen,
+  MAX_DESCRIPTORS,
+  receive,
+  send,
+  setSendBuffer,
+  shutdown,
+  shutdownReceiving,
+  socketPair,
+} from "../../ffi/socket.ts";
+import { tempDir } from "../support/cleanup.ts";
 import { countMemoryFiles, descriptorFlags } from "./descriptors.ts";
 
 const buffer = new Native(1 << 16);
@@ -196,4 +209,25 @@ test("a peer that does not read fills up: some bytes, then -1, then on again", {
   for (let n = 1; n > 0; heard += Math.max(0, n)) n = receive(theirs, buffer.address, 65536).length;
   assert.equal(heard, sent);
   assert.equal(say(ours, "room"), 4);
+});
+
+test("sockets of messages keep them apart, and are of a kind of their own", { timeout: 5000 }, (t) => {
+  const path = join(tempDir(t), "messages");
+  const listener = listen(path, 0o600, 1, "seqpacket");
+  t.after(() => close(listener));
+  assert.throws(() => connect(path), /EPROTOTYPE/);
+  const ours = connect(path, "seqpacket");
+  t.after(() => close(ours));
+  const theirs = accept(listener);
+  assert.ok(theirs !== null);
+  t.after(() => close(theirs));
+  for (const text of ["one", "", "three"]) say(ours, text);
+  for (const text of ["one", "", "three"]) assert.equal(hear(theirs).text, text);
+  // A message has to fit in what may wait to be read.
+  const large = new Native(400_000);
+  assert.throws(() => send(ours, large.address, 400_000), /EMSGSIZE/);
+  setSendBuffer(ours, 400_000);
+  assert.equal(send(ours, large.address, 300_000), 300_000);
+  shutdownReceiving(theirs);
+  assert.throws(() => say(ours, "four"), /EPIPE/);
 });

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { sameBytes } from "../session/scene.ts";
-import type { Scope } from "../support/cleanup.ts";
+import { type Scope, tempDir } from "../support/cleanup.ts";
 import type { Guest, PlugOptions } from "../support/guest.ts";
 import { MIB } from "../support/image.ts";
+import { startExample } from "../support/our_backend.ts";
 import { type PeerName, realTest } from "../support/peers.ts";
 import { restoreGuest } from "../support/snapshot.ts";
 import {
@@ -251,4 +253,21 @@ realTest("a guest that boots again has no connections, and gets new ones", needs
   await readToEnd(next, () => {});
   assert.equal(await guest.run("cat /tmp/got"), "new");
   await finish(device, guest);
+});
+
+realTest("the example: a service in the program, and a connection to the guest", needs, {}, async (t) => {
+  const socket = join(tempDir(t), "s");
+  const example = startExample(t, "vsock", socket);
+  await example.waitSocket(socket, 20_000);
+  const guest = await restoreGuest(t);
+  await guest.plug("vhost-user-vsock-pci", socket);
+  await guest.waitFor("[ -d /sys/bus/virtio/drivers/vmw_vsock_virtio_transport/virtio* ]");
+  assert.equal(await guest.run("vsock connect 2 1234 text:hello shut gettext"), "HELLO");
+  await guest.run("vsock listen 5000 text:name >/tmp/got 2>&1");
+  assert.equal(await guest.run("vsock connect 2 1235 gettext"), "name");
+  // Nobody listens there now, so the program's promise fails, and the connection is reset: to Linux, the end.
+  assert.equal(await guest.run("vsock connect 2 1235 gettext"), "");
+  assert.equal(await guest.run("vsock connect 2 1234 text:still shut gettext"), "STILL");
+  await guest.stop();
+  assert.equal(example.code, undefined, example.output);
 });

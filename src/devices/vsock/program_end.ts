@@ -36,7 +36,7 @@ export interface VsockConnection {
   readonly closed: Promise<void>;
   /** Ends both directions. What was written is still sent. */
   close(): void;
-  /** Ends it at once: the guest sees an error. */
+  /** Ends it at once, with nothing more sent. Linux shows this to the guest's program as the end. */
   reset(): void;
 }
 
