@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, type Socket } from "node:net";
+import { join } from "node:path";
 import { test } from "node:test";
 import fc from "fast-check";
 import { VsockDevice, VsockGroup, VsockOp, VsockType } from "../../src/devices/vsock/mod.ts";
-import { Scene } from "../session/scene.ts";
-import { onEnd } from "../support/cleanup.ts";
+import { eventually, Scene } from "../session/scene.ts";
+import { onEnd, tempDir } from "../support/cleanup.ts";
 import { VsockDriver } from "./vsock_driver.ts";
 
 const RUNS = { seed: 19, numRuns: 80 };
@@ -66,7 +69,22 @@ test("whatever a guest sends, its neighbours and the process are well", { timeou
     },
     onError: (error: unknown) => errors.push(error),
   };
-  const device = new VsockDevice({ guestCid: 3, ...options });
+  const unixPath = join(tempDir(t), "u");
+  const sockets = new Set<Socket>();
+  // Behind one port is a socket that echoes.
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    socket.on("close", () => sockets.delete(socket));
+    socket.pipe(socket);
+  });
+  server.listen(`${unixPath}_${0xffff_ffff}`);
+  await once(server, "listening");
+  onEnd(t, () => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  const device = new VsockDevice({ guestCid: 3, unixPath, ...options });
   const neighbour = new VsockDevice({ guestCid: 4, ...options });
   onEnd(t, () => {
     device.close();
@@ -135,6 +153,7 @@ test("whatever a guest sends, its neighbours and the process are well", { timeou
   well.received.length = 0;
   await well.send({ op: VsockOp.REQUEST, srcPort: 7 });
   await well.expect(VsockOp.RESPONSE);
-  assert.deepEqual(errors, []);
+  // The socket of one port takes bytes in a row only.
+  assert.deepEqual(errors.filter((error) => !/EPROTOTYPE/.test(String(error))), []);
   assert.deepEqual([...scene.log.problems, ...other.log.problems], []);
 });
