@@ -53,19 +53,21 @@ realTest("100 MiB both ways at once, checked by both sides", needs, { timeout: 1
   const guest = await plugged(t, device);
   const check = new PatternCheck();
   let ended: Promise<void> | undefined;
-  await listenForGuest(t, pathOf(device), 1000, (socket) => {
+  const server = await listenForGuest(t, pathOf(device), 1000, (socket) => {
     ended = readToEnd(socket, (chunk) => check.add(chunk));
     socket.end();
   });
   await guest.run(`vsock listen 2000 recv:${BIG} end text:well shut >/tmp/got 2>&1`);
   const sending = guest.run(`vsock connect 2 1000 send:${BIG} shut end`, 120_000);
+  // Not before it runs: a guest that receives loses what is typed at its terminal.
+  await once(server, "connection");
   const socket = await dialGuest(t, pathOf(device), 2000);
   await writePattern(socket, BIG);
   socket.end();
   let text = "";
   await readToEnd(socket, (chunk) => text += String(chunk));
-  assert.equal(text, "well", await guest.run("cat /tmp/got"));
   await sending;
+  assert.equal(text, "well", await guest.run("cat /tmp/got"));
   await ended;
   assert.deepEqual([check.length, check.wrongAt], [BIG, -1]);
   await finish(device, guest);
