@@ -138,6 +138,7 @@ test("whatever a guest sends, its neighbours and the process are well", { timeou
         guest.close();
         while (device.running) await new Promise((resolve) => setTimeout(resolve, 1));
         assert.equal(device.counters.connections, 0);
+        await eventually("the sockets are closed", () => sockets.size === 0);
       },
     ),
     RUNS,

@@ -1,5 +1,9 @@
+import { randomUUID } from "node:crypto";
 import type { Readable, Writable } from "node:stream";
 import { TextReader } from "./stream.ts";
+
+/** How long a script may take to arrive before it is sent again, in milliseconds; each time twice as long. */
+const RESEND = 1000;
 
 /** Where an agent listens, and what to say about its guest when something goes wrong. */
 export interface AgentPort {
@@ -41,7 +45,7 @@ export class Agent {
   }
 
   async #run(script: string, timeout: number): Promise<string> {
-    this.#port.writable.write(`${script}\n@@RUN@@\n`);
+    await this.#start(script, timeout);
     const answer = await this.#reader.take(/@@RC=(\d+)@@\n/, timeout);
     if (!answer) throw this.#silence(`no answer to: ${script}\nso far: ${this.#reader.pending}`, timeout);
     const output = answer.before.replace(/\n$/, "");
@@ -49,6 +53,18 @@ export class Agent {
       throw this.#error(`status ${answer.match[1]} of: ${script}\noutput: ${output}`);
     }
     return output;
+  }
+
+  /** Sends a script until it has arrived as it was sent. */
+  async #start(script: string, timeout: number): Promise<void> {
+    const token = randomUUID();
+    const deadline = Date.now() + timeout;
+    for (let patience = RESEND; Date.now() < deadline && !this.#reader.ended; patience *= 2) {
+      this.#port.writable.write(`${script}\n@@RUN ${token} ${script.length + 1}@@\n`);
+      const answer = await this.#reader.take(/@@(GO|AGAIN)@@\n/, Math.min(patience, deadline - Date.now()));
+      if (answer?.match[1] === "GO") return;
+    }
+    throw this.#silence(`it does not take: ${script}`, timeout);
   }
 
   #silence(what: string, timeout: number): Error {
