@@ -45,7 +45,7 @@ export class Agent {
   }
 
   async #run(script: string, timeout: number): Promise<string> {
-    await this.#start(script, timeout);
+    await this.start(script, timeout);
     const answer = await this.#reader.take(/@@RC=(\d+)@@\n/, timeout);
     if (!answer) throw this.#silence(`no answer to: ${script}\nso far: ${this.#reader.pending}`, timeout);
     const output = answer.before.replace(/\n$/, "");
@@ -55,8 +55,8 @@ export class Agent {
     return output;
   }
 
-  /** Sends a script until it has arrived as it was sent. */
-  async #start(script: string, timeout: number): Promise<void> {
+  /** Sends a script until it has arrived as it was sent, and does not wait for its end: for one that ends the guest. */
+  async start(script: string, timeout: number = 20_000): Promise<void> {
     const token = randomUUID();
     const deadline = Date.now() + timeout;
     for (let patience = RESEND; Date.now() < deadline && !this.#reader.ended; patience *= 2) {

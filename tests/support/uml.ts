@@ -62,7 +62,7 @@ export class Uml {
 
   /** Shuts the guest down, which resets its devices; returns when the kernel has ended. */
   async shutDown(): Promise<void> {
-    this.kernel.stdin.write("poweroff -f\n@@RUN@@\n");
+    await this.#agent.start("poweroff -f");
     await this.kernel.waitEnd();
   }
 
