@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MemoryStorage, ScsiDevice } from "../../src/devices/scsi/mod.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { allocated, imageOf, MIB, newImage, sha256 } from "../support/image.ts";
+import { installProgram } from "../support/guest_program.ts";
 import { InProcess } from "../support/in_process.ts";
 import { startBackend } from "../support/our_backend.ts";
 import { which } from "../support/path.ts";
@@ -144,62 +145,68 @@ realTest("a unit grows under its guest, which boots again and finds all", ["qemu
   assert.equal(sha256(readFileSync(image).subarray(20 * MIB)), written);
 });
 
-realTest("units are plugged in and taken away; a command that hangs is aborted", ["qemu11", "guest"], {
-  timeout: 90_000,
-}, async (t) => {
-  const held: (() => void)[] = [];
-  const slow = new MemoryStorage(8 * MIB);
-  let hangs = false;
-  const host = new ScsiDevice({
-    units: [{ storage: new MemoryStorage(16 * MIB) }, {
-      storage: {
-        size: slow.size,
-        readOnly: false,
-        read: (data, position) => {
-          slow.read(data, position);
-          if (hangs) return new Promise((resolve) => held.push(resolve));
+realTest(
+  "units are plugged in and taken away; a reset ends a command that hangs",
+  ["qemu11", "guest", "cc"],
+  {
+    timeout: 90_000,
+  },
+  async (t) => {
+    const held: (() => void)[] = [];
+    const slow = new MemoryStorage(8 * MIB);
+    let hangs = false;
+    const host = new ScsiDevice({
+      units: [{ storage: new MemoryStorage(16 * MIB) }, {
+        storage: {
+          size: slow.size,
+          readOnly: false,
+          read: (data, position) => {
+            slow.read(data, position);
+            if (hangs) return new Promise((resolve) => held.push(resolve));
+          },
+          write: (data, position) => slow.write(data, position),
+          flush() {},
+          close: () => slow.close(),
         },
-        write: (data, position) => slow.write(data, position),
-        flush() {},
-        close: () => slow.close(),
-      },
-    }],
-  });
-  onEnd(t, () => host.close());
-  const served = await InProcess.serve(t, host);
-  const guest = await restoreGuest(t, { emulator: "qemu11" });
-  await guest.plug("vhost-user-scsi-pci", served.socket);
-  await guest.waitFor("[ -b /dev/sda -a -b /dev/sdb ]", SCAN);
-  host.attach(7, { storage: new MemoryStorage(4 * MIB), id: "seven" });
-  await guest.waitFor("[ -b /dev/sdc ]");
-  assert.equal(await guest.run("cat /sys/block/sdc/device/vpd_pg80 | tail -c 5"), "seven");
-  const written = await guest.run(`${makeData(4)}; dd if=/tmp/data of=/dev/sdc bs=1M conv=fsync 2>/dev/null`);
-  assert.equal(
-    await guest.run("dd if=/dev/sdc bs=64k iflag=direct 2>/dev/null | sha256sum | cut -c1-64"),
-    written,
-  );
-  await host.detach(7);
-  await guest.waitFor("[ ! -e /sys/block/sdc ]");
+      }],
+    });
+    onEnd(t, () => host.close());
+    const served = await InProcess.serve(t, host);
+    const guest = await restoreGuest(t, { emulator: "qemu11" });
+    await guest.plug("vhost-user-scsi-pci", served.socket);
+    await guest.waitFor("[ -b /dev/sda -a -b /dev/sdb ]", SCAN);
+    host.attach(7, { storage: new MemoryStorage(4 * MIB), id: "seven" });
+    await guest.waitFor("[ -b /dev/sdc ]");
+    assert.equal(await guest.run("cat /sys/block/sdc/device/vpd_pg80 | tail -c 5"), "seven");
+    const written = await guest.run(
+      `${makeData(4)}; dd if=/tmp/data of=/dev/sdc bs=1M conv=fsync 2>/dev/null`,
+    );
+    assert.equal(
+      await guest.run("dd if=/dev/sdc bs=64k iflag=direct 2>/dev/null | sha256sum | cut -c1-64"),
+      written,
+    );
+    await host.detach(7);
+    await guest.waitFor("[ ! -e /sys/block/sdc ]");
 
-  // The guest gives up on a command after a second, aborts it, and asks again.
-  await guest.run("echo 1 >/sys/block/sdb/device/timeout");
-  hangs = true;
-  const read = guest.run(
-    "dd if=/dev/sdb bs=4k count=1 iflag=direct 2>&1 | sha256sum; dmesg | grep -c sdb || true",
-    60_000,
-  );
-  await served.until("a command hangs", () => held.length > 0);
-  await sleep(1500);
-  hangs = false;
-  for (const finish of held.splice(0)) finish();
-  await read;
-  assert.equal(
-    await guest.run("dd if=/dev/sdb bs=1M count=8 iflag=direct 2>/dev/null | sha256sum | cut -c1-64"),
-    sha256(new Uint8Array(8 * MIB)),
-  );
-  await guest.stop();
-  await served.checkUnharmed();
-});
+    // A reset waits for the command that hangs, which ends as reset; the guest gives it once more.
+    const reset = await installProgram(t, guest, "scsi_reset");
+    hangs = true;
+    await guest.run(
+      "(dd if=/dev/sdb bs=4k count=1 iflag=direct of=/tmp/read 2>/dev/null; echo $? >/tmp/status) &",
+    );
+    await served.until("a command hangs", () => held.length === 1);
+    hangs = false;
+    await guest.run(`(${reset} /dev/sdb; echo $? >/tmp/reset) &`);
+    await guest.run("sleep 0.3; [ ! -e /tmp/reset ] && [ ! -e /tmp/status ]");
+    held[0]();
+    await guest.waitFor("[ -e /tmp/reset -a -e /tmp/status ]");
+    assert.equal(await guest.run("cat /tmp/reset /tmp/status"), "0\n0");
+    assert.equal(await guest.run("sha256sum </tmp/read | cut -c1-64"), sha256(new Uint8Array(4096)));
+    assert.match(await guest.run("dmesg | grep 0:0:0:1: | tail -1"), /device reset occurred/);
+    await guest.stop();
+    await served.checkUnharmed();
+  },
+);
 
 realTest("the back-end is killed while the guest writes; a new one takes over", ["qemu", "guest"], {
   timeout: 90_000,
