@@ -1,5 +1,5 @@
 import type { TestContext } from "node:test";
-import { FrontEnd, type FrontEndOptions } from "../../src/frontend/mod.ts";
+import type { FrontEnd, FrontEndOptions } from "../../src/frontend/mod.ts";
 import type { DriverQueue, SharedMemory } from "../../src/frontend/mod.ts";
 import { MemoryStorage, ScsiDevice, scsiFeatures, type ScsiOptions } from "../../src/devices/scsi/mod.ts";
 import { mask } from "../../src/protocol/features.ts";

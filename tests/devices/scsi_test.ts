@@ -289,9 +289,9 @@ test("a disk that is read-only, or cannot give blocks back", LIMIT, async (t) =>
     size: MIB,
     readOnly: false,
     read: (data) => data.clear(),
-    write() {},
-    flush() {},
-    close() {},
+    write: () => {},
+    flush: () => {},
+    close: () => {},
   };
   const { driver } = await scsiStage(t, {
     units: [{ storage: new MemoryStorage(MIB), readOnly: true }, { storage: plain }],

@@ -165,7 +165,7 @@ realTest(
             if (hangs) return new Promise((resolve) => held.push(resolve));
           },
           write: (data, position) => slow.write(data, position),
-          flush() {},
+          flush: () => {},
           close: () => slow.close(),
         },
       }],
