@@ -6,7 +6,7 @@
 
 import { errorText } from "../../mod.ts";
 import { openSoundInput, openSoundOutput, SoundDevice } from "../devices/sound/mod.ts";
-import { type Command, UsageError } from "./command.ts";
+import { type Command, UsageError, wholeNumber } from "./command.ts";
 import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
 import { ProgramOutput } from "./sound_program.ts";
 
@@ -17,7 +17,7 @@ export const sound: Command = {
     "output": {
       value: "URI",
       help: "Where what the guest plays goes: wav:FILE, exec:'COMMAND' (a shell command that reads\n" +
-        "WAV from its standard input, one for each stream; needs --allow-run), null (the\n" +
+        "WAV from its standard input, one for each stream; needs --allow-run and --allow-env), null (the\n" +
         "default) or none (the card cannot play).",
     },
     "input": {
@@ -25,7 +25,7 @@ export const sound: Command = {
       help: "What the guest records: tone:HERTZ, wav:FILE (then silence), null (silence) or\n" +
         "none (the default: the card cannot record).",
     },
-    "fast": { help: "Do not keep time: move samples as fast as guest and output can." },
+    "speed": { value: "N", help: "Run N times faster than real time, 1 (default) to 1000." },
     ...servingOptions,
   },
   examples: [
@@ -62,7 +62,7 @@ export const sound: Command = {
       const card = new SoundDevice({
         output: player,
         input: source,
-        realTime: values.fast !== true,
+        speed: values.speed === undefined ? 1 : wholeNumber("speed", String(values.speed), 1, 1000),
         onError: (error) => say(`it failed: ${errorText(error)}`),
       });
       await serveUntilSignal(card, options, `vhost-user sound: ${to}, ${from}`, output, () => {});

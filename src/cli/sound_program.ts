@@ -5,7 +5,6 @@
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
-import process from "node:process";
 import type { PlayingStream, SoundOutput } from "../devices/sound/endpoints.ts";
 import { ANY_PCM, type PcmParams, type PcmRange } from "../devices/sound/pcm.ts";
 import { wavHeader } from "../devices/sound/wav.ts";
@@ -33,9 +32,9 @@ export class ProgramOutput implements SoundOutput {
   /** {@link SoundOutput.open}. */
   open(params: PcmParams): PlayingStream {
     const { format, channels, rate } = params;
-    const child = spawn("/bin/sh", ["-c", this.#command], {
+    const about = `export SOUND_FORMAT=${format} SOUND_CHANNELS=${channels} SOUND_RATE=${rate}`;
+    const child = spawn("/bin/sh", ["-c", `${about}\n${this.#command}`], {
       stdio: ["pipe", "inherit", "inherit"],
-      env: { ...process.env, SOUND_FORMAT: format, SOUND_CHANNELS: `${channels}`, SOUND_RATE: `${rate}` },
     });
     const { stdin } = child;
     this.#children.add(child);

@@ -27,13 +27,16 @@ export interface SoundOptions {
   /** Where what the guest records comes from. Stays the caller's. */
   readonly input?: SoundInput;
   /**
-   * Whether samples take the time they last, which is what guests expect; by default. Otherwise they are moved as fast as
-   * guest and output can.
+   * How many times faster than real time it is; 1, what guests expect, by default. As fast as possible it can never be: a guest
+   * tells where the card is by how much of its buffer came back, and all of it at once looks like nothing.
    */
-  readonly realTime?: boolean;
+  readonly speed?: number;
   /** Told of exceptions in output and input. Says so on the standard error output by default. */
   readonly onError?: (error: unknown) => void;
 }
+
+/** Most times faster than real time. */
+const MOST_SPEED = 1000;
 
 function checkRange(name: string, { formats, rates, channelsMin, channelsMax }: PcmRange): void {
   const fine = formats.length > 0 && rates.length > 0 && rates.every((rate) => PCM_RATES.includes(rate)) &&
@@ -68,7 +71,10 @@ export class SoundDevice extends Device {
    * @throws {RangeError}
    */
   constructor(options: SoundOptions) {
-    const { output, input } = options;
+    const { output, input, speed = 1 } = options;
+    if (!(speed > 0 && speed <= MOST_SPEED)) {
+      throw new RangeError(`speed must be more than 0 and at most ${MOST_SPEED}, got ${speed}`);
+    }
     if (output === undefined && input === undefined) {
       throw new RangeError("a sound card needs an output or an input");
     }
@@ -122,7 +128,7 @@ class SoundFrontEnd implements DeviceBehaviour {
   readonly config: { read(): Uint8Array };
   readonly #streams: readonly PcmStream[];
 
-  constructor({ output, input, realTime = true, onError }: SoundOptions) {
+  constructor({ output, input, speed = 1, onError }: SoundOptions) {
     const tell = onError ?? ((error) => logToStderr("warning", "sound: output or input failed", error));
     const events = new Events();
     const endpoints = [
@@ -130,7 +136,7 @@ class SoundFrontEnd implements DeviceBehaviour {
       ...input === undefined ? [] : [capture(input)],
     ];
     const streams = endpoints.map((endpoint, id) =>
-      new PcmStream(endpoint, realTime, {
+      new PcmStream(endpoint, speed, {
         xrun: () => events.send(SoundEvent.PCM_XRUN, id),
         failed: tell,
       })

@@ -47,7 +47,7 @@ type State = "none" | "set" | "prepared" | "running" | "stopped" | "released";
 export class PcmStream {
   /** The other end. */
   readonly endpoint: Endpoint;
-  readonly #realTime: boolean;
+  readonly #speed: number;
   readonly #events: StreamEvents;
   #state: State = "none";
   #params: PcmParams | undefined;
@@ -59,8 +59,10 @@ export class PcmStream {
   #done = 0;
   /** Bytes of it that are under way; 0 for none. */
   #piece = 0;
-  /** Until when what is over lasts, and what is under way; ms. */
+  /** Until when what is over should have lasted, and what is under way; ms. */
   #clock = 0;
+  #next = 0;
+  /** When that will be over. */
   #end = 0;
   /** Of what is under way when it was stopped, ms. */
   #left = 0;
@@ -74,10 +76,14 @@ export class PcmStream {
   #epoch = 0;
   #busy = false;
 
-  /** A stream that nobody uses. */
-  constructor(endpoint: Endpoint, realTime: boolean, events: StreamEvents) {
+  /**
+   * A stream that nobody uses.
+   *
+   * @param speed times as fast as real time
+   */
+  constructor(endpoint: Endpoint, speed: number, events: StreamEvents) {
     this.endpoint = endpoint;
-    this.#realTime = realTime;
+    this.#speed = speed;
     this.#events = events;
   }
 
@@ -105,7 +111,7 @@ export class PcmStream {
     this.#state = "running";
     const now = performance.now();
     this.#clock = now;
-    this.#end = now + this.#left;
+    this.#end = this.#next = now + this.#left;
     this.#moving = false;
     this.#guard(() => {
       if (this.#open && resumed) this.endpoint.pause(false);
@@ -199,16 +205,19 @@ export class PcmStream {
       const length = this.#lengthOf(chain);
       if (this.#piece === 0 && this.#done < length) {
         this.#piece = Math.min(PIECE, length - this.#done);
-        this.#end = this.#clock + 1000 * this.#piece / byteRate(params);
+        this.#next = this.#clock + 1000 * this.#piece / byteRate(params) / this.#speed;
+        // Who catches up does not do it at once: a buffer that came back as a whole looks to Linux as if nothing had.
+        this.#end = Math.max(this.#next, performance.now() + (this.#next - this.#clock) / 2);
         if (this.endpoint.direction === 0 && !this.#play(chain)) break;
       }
-      const wait = this.#realTime ? this.#end - performance.now() : 0;
+      const wait = this.#end - performance.now();
       if (wait > EARLY) {
         this.#timer = setTimeout(() => this.#pump(), wait);
         break;
       }
       if (this.endpoint.direction === 1 && this.#piece > 0) this.#record(chain);
-      this.#clock = Math.max(this.#clock, this.#end);
+      // What is much too late is not caught up with.
+      this.#clock = this.#end > this.#next + GRACE ? this.#end : this.#next;
       this.#done += this.#piece;
       this.#piece = 0;
       if (this.#done < length) continue;

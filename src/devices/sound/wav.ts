@@ -248,25 +248,28 @@ export class WavOutput implements SoundOutput {
     return {
       write: (bytes) => this.#write(params, bytes),
       pause: () => this.#finish(),
-      close: () => this.#finish(),
+      close: () => this.close(),
     };
   }
 
   #write(params: PcmParams, bytes: Uint8Array): void {
-    const fits = this.#params !== undefined && samePcm(params, this.#params) &&
-      this.#length + bytes.length <= MOST;
-    if (this.#file === undefined || !fits) this.#next(params);
-    this.#file?.write(bytes, WAV_HEADER_SIZE + this.#length);
+    const same = this.#params !== undefined && samePcm(params, this.#params);
+    if (!same || this.#length + bytes.length > MOST) this.#next(params);
+    this.#file ??= new BytesFile(this.#name, OpenFlag.READ_WRITE);
+    this.#file.write(bytes, WAV_HEADER_SIZE + this.#length);
     this.#length += bytes.length;
+  }
+
+  get #name(): string {
+    return this.#count === 1 ? this.#path : `${this.#path.replace(/\.wav$/i, "")}-${this.#count}.wav`;
   }
 
   #next(params: PcmParams): void {
     this.close();
     this.#count++;
-    const path = this.#count === 1 ? this.#path : `${this.#path.replace(/\.wav$/i, "")}-${this.#count}.wav`;
-    this.#file = new BytesFile(path, OpenFlag.READ_WRITE | OpenFlag.CREATE | OpenFlag.TRUNCATE);
     this.#params = params;
     this.#length = 0;
+    this.#file = new BytesFile(this.#name, OpenFlag.READ_WRITE | OpenFlag.CREATE | OpenFlag.TRUNCATE);
     // Readable also if nobody comes to finish it.
     this.#file.write(wavHeader(params), 0);
   }
@@ -276,7 +279,7 @@ export class WavOutput implements SoundOutput {
     if (this.#params !== undefined) this.#file?.write(wavHeader(this.#params, this.#length), 0);
   }
 
-  /** Closes the file. */
+  /** Closes the file; it is opened again when there is more. */
   close(): void {
     this.#finish();
     this.#file?.close();
