@@ -6,7 +6,7 @@
 
 import { errorText } from "../../mod.ts";
 import { openSoundInput, openSoundOutput, SoundDevice } from "../devices/sound/mod.ts";
-import { type Command, UsageError, wholeNumber } from "./command.ts";
+import { type Command, UsageError } from "./command.ts";
 import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
 import { ProgramOutput } from "./sound_program.ts";
 
@@ -25,7 +25,10 @@ export const sound: Command = {
       help: "What the guest records: tone:HERTZ, wav:FILE (then silence), null (silence) or\n" +
         "none (the default: the card cannot record).",
     },
-    "speed": { value: "N", help: "Run N times faster than real time, 1 (default) to 1000." },
+    "speed": {
+      value: "N",
+      help: "Run N times faster than real time (default 1); less than 1 for a guest that cannot keep up.",
+    },
     ...servingOptions,
   },
   examples: [
@@ -46,7 +49,11 @@ export const sound: Command = {
   capabilities: { type: "sound", features: [] },
   run: async (values, output) => {
     const options = serveOptions(values, output);
-    const { output: to = "null", input: from = "none" } = values;
+    const { output: to = "null", input: from = "none", speed: times = "1" } = values;
+    const speed = /^\d+(\.\d+)?$/.test(String(times)) ? Number(times) : NaN;
+    if (!(speed > 0 && speed <= 1000)) {
+      throw new UsageError(`--speed must be a number above 0 and at most 1000, got '${times}'`);
+    }
     const say = (text: string, error?: unknown): void => options.log?.("warning", `sound: ${text}`, error);
     const player = to === "none"
       ? undefined
@@ -62,7 +69,7 @@ export const sound: Command = {
       const card = new SoundDevice({
         output: player,
         input: source,
-        speed: values.speed === undefined ? 1 : wholeNumber("speed", String(values.speed), 1, 1000),
+        speed,
         onError: (error) => say(`it failed: ${errorText(error)}`),
       });
       await serveUntilSignal(card, options, `vhost-user sound: ${to}, ${from}`, output, () => {});

@@ -61,6 +61,18 @@ async function give(t: TestContext, guest: Guest, bytes: Uint8Array): Promise<vo
   await guest.unplug("samples");
 }
 
+/**
+ * Runs something until the guest has kept up with it: a recorder that is too late has lost samples, and begins anew. A busy
+ * machine cannot keep up always, but now and then.
+ */
+async function inTime<T extends { late: number }>(act: () => Promise<T>): Promise<T> {
+  for (let attempt = 1;; attempt++) {
+    const result = await act();
+    if (result.late === 0) return result;
+    assert.ok(attempt < 10, "the guest was late ten times");
+  }
+}
+
 /** The samples of a WAV file. */
 function samples(path: string): { format: PcmFormatName; channels: number; rate: number; bytes: Uint8Array } {
   const file = readFileSync(path);
@@ -94,48 +106,33 @@ for (const emulator of ["qemu", "qemu11"] as const) {
       if (late === 0) assert.equal(sha256(result.bytes.subarray(0, data.length)), sha256(data));
 
       // A second of the tone: 441 Hz at 44100 frames per second are 100 frames a period.
-      const recorded = await pcm("record", "/tmp/recorded", ALSA.S16, 1, 44100, 4410, 4, 44100);
+      const recorded = await inTime(() => pcm("record", "/tmp/recorded", ALSA.S16, 1, 44100, 4410, 8, 44100));
       assert.ok(recorded.took >= 950, `${recorded.took} ms for 1000 ms of sound`);
-      if (recorded.late === 0) {
-        const tone = Int16Array.from(
-          { length: 44100 },
-          (_, i) => Math.round(0.5 * Math.sin(2 * Math.PI * i / 100) * 0x7fff),
-        );
-        assert.equal(
-          await guest.run("sha256sum </tmp/recorded | cut -c1-64"),
-          sha256(new Uint8Array(tone.buffer)),
-        );
-      }
+      const tone = Int16Array.from(
+        { length: 44100 },
+        (_, i) => Math.round(0.5 * Math.sin(2 * Math.PI * i / 100) * 0x7fff),
+      );
+      const sum = await guest.run("sha256sum </tmp/recorded | cut -c1-64");
+      assert.equal(sum, sha256(new Uint8Array(tone.buffer)));
       await guest.stop();
       await card.checkUnharmed();
     },
   );
 }
 
-realTest("formats and rates: what a file has is what the guest hears, and the other way", needs, {
-  timeout: 90_000,
-}, async (t) => {
-  const source = join(tempDir(t), "source.wav");
-  const input = Random.of(t).bytes(3 * 2 * 8000);
-  writeFileSync(
-    source,
-    Buffer.concat([wavHeader({ format: "S24_3", channels: 2, rate: 8000 }, input.length), input]),
-  );
+realTest("formats and rates: a file has what the guest plays", needs, { timeout: 90_000 }, async (t) => {
   const played = join(tempDir(t), "played.wav");
-  const { guest, card, pcm } = await stage(t, [
-    `--output=wav:${played}`,
-    `--input=wav:${source}`,
-    "--speed=4",
-  ]);
+  const { guest, card, pcm } = await stage(t, [`--output=wav:${played}`, "--speed=4"]);
   const data = Random.of(t).bytes(24 * 4096);
   await give(t, guest, data);
   let count = 0;
   for (
-    const [format, channels, rate] of [["U8", 1, 44100], ["S24_3", 2, 96000], ["S32", 2, 44100], [
-      "FLOAT",
-      1,
-      192000,
-    ]] as const
+    const [format, channels, rate] of [
+      ["U8", 1, 44100],
+      ["S24_3", 2, 96000],
+      ["S32", 2, 44100],
+      ["FLOAT", 1, 192000],
+    ] as const
   ) {
     await pcm("play", "/tmp/samples", ALSA[format], channels, rate, rate / 20, 16);
     const file = ++count === 1 ? played : played.replace(".wav", `-${count}.wav`);
@@ -144,12 +141,23 @@ realTest("formats and rates: what a file has is what the guest hears, and the ot
     const whole = result.bytes.subarray(0, data.length);
     assert.equal(sha256(whole), sha256(data), `${format}: ${result.bytes.length} bytes`);
   }
-  await pcm("record", "/tmp/recorded", ALSA.S24_3, 2, 8000, 800, 4, 9600);
-  const expected = Buffer.concat([input, Buffer.alloc(1600 * 6)]);
+  await guest.unplug();
+  await guest.stop();
+  await card.checkUnharmed();
+});
+
+realTest("a guest hears what a file has, then silence", needs, { timeout: 90_000 }, async (t) => {
+  const source = join(tempDir(t), "source.wav");
+  const input = Random.of(t).bytes(4000 * 6);
+  const params = { format: "S24_3", channels: 2, rate: 8000 } as const;
+  writeFileSync(source, Buffer.concat([wavHeader(params, input.length), input]));
+  const { guest, card, pcm } = await stage(t, ["--output=none", `--input=wav:${source}`, "--speed=0.5"]);
+  await inTime(() => pcm("record", "/tmp/recorded", ALSA.S24_3, 2, 8000, 400, 3, 4800));
+  const expected = Buffer.concat([input, Buffer.alloc(800 * 6)]);
   assert.equal(await guest.run("sha256sum </tmp/recorded | cut -c1-64"), sha256(expected));
   // What the file has not is not on offer.
-  await assert.rejects(pcm("record", "/tmp/recorded", ALSA.S16, 2, 8000, 800, 4, 800), /Invalid argument/);
-  await guest.unplug();
+  await assert.rejects(pcm("record", "/tmp/recorded", ALSA.S16, 2, 8000, 400, 3, 800), /Invalid argument/);
+  await assert.rejects(guest.run("[ -e /dev/snd/pcmC0D0p ]"), /status 1/);
   await guest.stop();
   await card.checkUnharmed();
 });
@@ -164,6 +172,7 @@ realTest("a pause lasts, what was dropped is not played on, and a program can li
   const data = Random.of(t).bytes(3 * 16_384 * 2);
   await give(t, guest, data);
   const { took, late } = await pcm("play", "/tmp/samples", ALSA.S16, 1, 16000, 1600, 4, 700);
+  t.diagnostic(`late ${late}`);
   // Two thirds less what was still in the buffer, and the pause.
   assert.ok(took >= 2 * 1024 - 400 + 700 - 50, `${took} ms`);
   await guest.waitFor("true");
