@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MemoryStorage, ScsiDevice } from "../../src/devices/scsi/mod.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { allocated, imageOf, MIB, newImage, sha256 } from "../support/image.ts";
+import type { Guest } from "../support/guest.ts";
 import { installProgram } from "../support/guest_program.ts";
 import { InProcess } from "../support/in_process.ts";
 import { startBackend } from "../support/our_backend.ts";
@@ -19,6 +20,15 @@ import { restoreGuest } from "../support/snapshot.ts";
 
 /** How long that may take, ms. */
 const SCAN = 30_000;
+
+/** Waits for units, and links `/tmp/0` and so on to them: Linux looks at several at once, and names them as it comes. */
+async function waitForUnits(guest: Guest, ...luns: number[]): Promise<void> {
+  for (const lun of luns) {
+    const folder = `/sys/class/scsi_device/0:0:0:${lun}/device/block`;
+    await guest.waitFor(`[ -e ${folder}/sd? ] && [ -b /dev/$(ls ${folder}) ]`, SCAN);
+    await guest.run(`ln -sf /dev/$(ls ${folder}) /tmp/${lun}; ln -sfn ${folder}/sd? /tmp/sys${lun}`);
+  }
+}
 
 /** Shell: puts `mib` MiB of random bytes into /tmp/data and says their checksum. */
 const makeData = (mib: number): string =>
@@ -53,19 +63,19 @@ for (const emulator of ["qemu", "qemu11"] as const) {
       ]);
       const guest = await restoreGuest(t, { emulator, smp: 2 });
       await guest.plug("vhost-user-scsi-pci", host.socket);
-      await guest.waitFor("[ -b /dev/sda -a -b /dev/sdb ]", SCAN);
-      assert.equal(await guest.run("cat /sys/block/sda/device/vpd_pg80 | tail -c 5"), "first");
-      assert.equal(await guest.run("cat /sys/block/sda/ro /sys/block/sdb/ro"), "0\n1");
-      await guest.run("mkfs.ext4 -q /dev/sda; mount -t ext4 /dev/sda /mnt");
-      await guest.run("tar xf /dev/sdb -C /mnt && sync", 60_000);
-      await guest.run("umount /mnt && echo 3 >/proc/sys/vm/drop_caches && mount -t ext4 /dev/sda /mnt");
+      await waitForUnits(guest, 0, 1);
+      assert.equal(await guest.run("cat /tmp/sys0/device/vpd_pg80 | tail -c 5"), "first");
+      assert.equal(await guest.run("cat /tmp/sys0/ro /tmp/sys1/ro"), "0\n1");
+      await guest.run("mkfs.ext4 -q /tmp/0; mount -t ext4 /tmp/0 /mnt");
+      await guest.run("tar xf /tmp/1 -C /mnt && sync", 60_000);
+      await guest.run("umount /mnt && echo 3 >/proc/sys/vm/drop_caches && mount -t ext4 /tmp/0 /mnt");
       const sums = await guest.run("cd /mnt && sha256sum d*/f*", 60_000);
       assert.deepEqual(
         sums.split("\n").sort(),
         [...files].map(([name, contents]) => `${sha256(contents)}  ${name}`).sort(),
       );
       await guest.run("umount /mnt");
-      await assert.rejects(guest.run("dd if=/dev/zero of=/dev/sdb bs=4k count=1 conv=fsync"), /status/);
+      await assert.rejects(guest.run("dd if=/dev/zero of=/tmp/1 bs=4k count=1 conv=fsync"), /status/);
       assert.equal(await guest.run("dmesg | grep -iE 'sd.*(error|fail|sense key)' || true"), "");
       await guest.unplug();
       await guest.stop();
@@ -88,24 +98,24 @@ realTest(
     const host = await startBackend(t, "scsi", [`--lun=file:${image}`]);
     const guest = await restoreGuest(t);
     await guest.plug("vhost-user-scsi-pci", host.socket);
-    await guest.waitFor("[ -b /dev/sda ]", SCAN);
+    await waitForUnits(guest, 0);
     const room = () => allocated(image);
     const slack = 128 * 1024;
     const full = room();
-    await guest.run("/bin/blkdiscard -o 4M -l 4M /dev/sda");
+    await guest.run("/bin/blkdiscard -o 4M -l 4M /tmp/0");
     assert.ok(Math.abs(full - room() - 4 * MIB) <= slack, `blkdiscard: ${full} to ${room()}`);
-    await guest.run("/bin/blkdiscard -z -o 12M -l 2M /dev/sda");
-    await guest.run("/bin/fallocate -p -o 20M -l 4M /dev/sda");
+    await guest.run("/bin/blkdiscard -z -o 12M -l 2M /tmp/0");
+    await guest.run("/bin/fallocate -p -o 20M -l 4M /tmp/0");
     await guest.run("cat /sys/class/scsi_disk/*/cache_type | grep -x 'write back'");
-    const before = Number(await guest.run("awk '{ print $16 }' /sys/block/sda/stat"));
+    const before = Number(await guest.run("awk '{ print $16 }' /tmp/sys0/stat"));
     const written = await guest.run(
-      `${makeData(2)}; dd if=/tmp/data of=/dev/sda bs=64k conv=fsync 2>/dev/null`,
+      `${makeData(2)}; dd if=/tmp/data of=/tmp/0 bs=64k conv=fsync 2>/dev/null`,
     );
-    const flushed = () => guest.run("awk '{ print $16 }' /sys/block/sda/stat").then(Number);
+    const flushed = () => guest.run("awk '{ print $16 }' /tmp/sys0/stat").then(Number);
     assert.equal(await flushed(), before + 1);
     await guest.run("echo 'write through' >/sys/class/scsi_disk/0:0:0:0/cache_type");
     assert.equal(await guest.run("cat /sys/class/scsi_disk/0:0:0:0/cache_type"), "write through");
-    await guest.run("dd if=/tmp/data of=/dev/sda bs=64k seek=64 conv=fsync,notrunc 2>/dev/null");
+    await guest.run("dd if=/tmp/data of=/tmp/0 bs=64k seek=64 conv=fsync,notrunc 2>/dev/null");
     await guest.stop();
     await host.checkUnharmed();
     const bytes = readFileSync(image);
@@ -124,20 +134,20 @@ realTest("a unit grows under its guest, which boots again and finds all", ["qemu
   const host = await startBackend(t, "scsi", [`--lun=file:${image}`, "--lun=mem:8M,block-size=4096"]);
   const guest = await restoreGuest(t);
   await guest.plug("vhost-user-scsi-pci", host.socket);
-  await guest.waitFor("[ -b /dev/sda -a -b /dev/sdb ]", SCAN);
-  assert.equal(await guest.run("cat /sys/block/sdb/queue/logical_block_size"), "4096");
+  await waitForUnits(guest, 0, 1);
+  assert.equal(await guest.run("cat /tmp/sys1/queue/logical_block_size"), "4096");
   truncateSync(image, 24 * MIB);
   host.child.kill("SIGHUP");
-  await guest.waitFor(`[ $(cat /sys/block/sda/size) = ${24 * MIB / 512} ]`);
+  await guest.waitFor(`[ $(cat /tmp/sys0/size) = ${24 * MIB / 512} ]`);
   const written = await guest.run(
-    `${makeData(4)}; dd if=/tmp/data of=/dev/sda bs=1M seek=20 conv=fsync 2>/dev/null
-     dd if=/tmp/data of=/dev/sdb bs=1M conv=fsync 2>/dev/null`,
+    `${makeData(4)}; dd if=/tmp/data of=/tmp/0 bs=1M seek=20 conv=fsync 2>/dev/null
+     dd if=/tmp/data of=/tmp/1 bs=1M conv=fsync 2>/dev/null`,
   );
   await guest.reboot("command");
-  await guest.waitFor("[ -b /dev/sda -a -b /dev/sdb ]", SCAN);
+  await waitForUnits(guest, 0, 1);
   const seen = await guest.run(
-    `dd if=/dev/sda bs=1M skip=20 2>/dev/null | sha256sum | cut -c1-64
-     dd if=/dev/sdb bs=1M count=4 2>/dev/null | sha256sum | cut -c1-64`,
+    `dd if=/tmp/0 bs=1M skip=20 2>/dev/null | sha256sum | cut -c1-64
+     dd if=/tmp/1 bs=1M count=4 2>/dev/null | sha256sum | cut -c1-64`,
   );
   assert.deepEqual(seen.split("\n"), [written, written]);
   await guest.stop();
@@ -174,29 +184,29 @@ realTest(
     const served = await InProcess.serve(t, host);
     const guest = await restoreGuest(t, { emulator: "qemu11" });
     await guest.plug("vhost-user-scsi-pci", served.socket);
-    await guest.waitFor("[ -b /dev/sda -a -b /dev/sdb ]", SCAN);
+    await waitForUnits(guest, 0, 1);
     host.attach(7, { storage: new MemoryStorage(4 * MIB), id: "seven" });
-    await guest.waitFor("[ -b /dev/sdc ]");
-    assert.equal(await guest.run("cat /sys/block/sdc/device/vpd_pg80 | tail -c 5"), "seven");
+    await waitForUnits(guest, 7);
+    assert.equal(await guest.run("cat /tmp/sys7/device/vpd_pg80 | tail -c 5"), "seven");
     const written = await guest.run(
-      `${makeData(4)}; dd if=/tmp/data of=/dev/sdc bs=1M conv=fsync 2>/dev/null`,
+      `${makeData(4)}; dd if=/tmp/data of=/tmp/7 bs=1M conv=fsync 2>/dev/null`,
     );
     assert.equal(
-      await guest.run("dd if=/dev/sdc bs=64k iflag=direct 2>/dev/null | sha256sum | cut -c1-64"),
+      await guest.run("dd if=/tmp/7 bs=64k iflag=direct 2>/dev/null | sha256sum | cut -c1-64"),
       written,
     );
     await host.detach(7);
-    await guest.waitFor("[ ! -e /sys/block/sdc ]");
+    await guest.waitFor("[ ! -e /sys/class/scsi_device/0:0:0:7 ]");
 
     // A reset waits for the command that hangs, which ends as reset; the guest gives it once more.
     const reset = await installProgram(t, guest, "scsi_reset");
     hangs = true;
     await guest.run(
-      "(dd if=/dev/sdb bs=4k count=1 iflag=direct of=/tmp/read 2>/dev/null; echo $? >/tmp/status) &",
+      "(dd if=/tmp/1 bs=4k count=1 iflag=direct of=/tmp/read 2>/dev/null; echo $? >/tmp/status) &",
     );
     await served.until("a command hangs", () => held.length === 1);
     hangs = false;
-    await guest.run(`(${reset} /dev/sdb; echo $? >/tmp/reset) &`);
+    await guest.run(`(${reset} /tmp/1; echo $? >/tmp/reset) &`);
     await guest.run("sleep 0.3; [ ! -e /tmp/reset ] && [ ! -e /tmp/status ]");
     held[0]();
     await guest.waitFor("[ -e /tmp/reset -a -e /tmp/status ]");
@@ -217,12 +227,12 @@ realTest("the back-end is killed while the guest writes; a new one takes over", 
   let host = await startBackend(t, "scsi", start);
   const guest = await restoreGuest(t);
   await guest.plug("vhost-user-scsi-pci", host.socket, { reconnectMs: 50 });
-  await guest.waitFor("[ -b /dev/sda ]", SCAN);
+  await waitForUnits(guest, 0);
   await guest.run(`
     dd if=/dev/urandom of=/tmp/a bs=1M count=1 2>/dev/null
     (while [ ! -e /tmp/stop ]; do
-       dd if=/tmp/a of=/dev/sda bs=4k oflag=direct 2>/dev/null || echo "not written" >>/tmp/bad
-       dd if=/dev/sda bs=4k count=256 iflag=direct 2>/dev/null | cmp - /tmp/a >>/tmp/bad 2>&1
+       dd if=/tmp/a of=/tmp/0 bs=4k oflag=direct 2>/dev/null || echo "not written" >>/tmp/bad
+       dd if=/tmp/0 bs=4k count=256 iflag=direct 2>/dev/null | cmp - /tmp/a >>/tmp/bad 2>&1
        echo >>/tmp/rounds
      done; touch /tmp/over) &`);
   for (let i = 0; i < 4; i++) {

@@ -130,7 +130,21 @@ export interface DiskOptions {
   replaces?: OurBackend;
 }
 
-<<<<<<< HEAD
+/** Serves a device by a command of the command line; returns when it listens. */
+export async function startBackend(
+  scope: Scope,
+  command: string,
+  args: readonly string[],
+  options: Pick<DiskOptions, "socket" | "replaces"> & { permissions?: readonly string[] } = {},
+): Promise<OurBackend> {
+  const { replaces, permissions = [], socket = replaces?.socket ?? join(tempDir(scope), `${command}.sock`) } =
+    options;
+  const cli = join(root, "src/cli/mod.ts");
+  const child = startDeno(scope, [...permissions, cli, command, `--socket-path=${socket}`, ...args]);
+  await child.waitLine(FINE);
+  return new OurBackend(scope, child, socket, replaces);
+}
+
 /** Serves a disk by the command line; returns when it listens. */
 export async function startDisk(scope: Scope, options: DiskOptions): Promise<OurBackend> {
   const { file, args = [], replaces, socket = replaces?.socket ?? join(tempDir(scope), "blk.sock") } =
@@ -147,23 +161,11 @@ export async function startDisk(scope: Scope, options: DiskOptions): Promise<Our
     ...file === undefined ? [] : [`--blk-file=${file}`],
     ...args,
   ]);
-=======
-/** Serves a device by a command of the command line; returns when it listens. */
-export async function startBackend(
-  scope: Scope,
-  command: string,
-  args: readonly string[],
-  options: Pick<DiskOptions, "socket" | "replaces"> = {},
-): Promise<OurBackend> {
-  const { replaces, socket = replaces?.socket ?? join(tempDir(scope), `${command}.sock`) } = options;
-  const child = startCommand(scope, [command, `--socket-path=${socket}`, ...args]);
->>>>>>> 89ac197 (scsi: a host with disks, over the same storages as blk)
   await child.waitLine(FINE);
   if (options.sleeps === true && workers !== undefined) await sleepOnce(socket, Number(workers));
   return new OurBackend(scope, child, socket, replaces);
 }
 
-<<<<<<< HEAD
 /** Polls the first ring of each thread for a moment. */
 async function sleepOnce(socket: string, workers: number): Promise<void> {
   const frontEnd = await FrontEnd.connect(socket);
@@ -178,15 +180,4 @@ async function sleepOnce(socket: string, workers: number): Promise<void> {
   frontEnd.close();
   memory.close();
   await sleep(200);
-=======
-/** Serves a disk by the command line; returns when it listens. */
-export function startDisk(scope: Scope, options: DiskOptions): Promise<OurBackend> {
-  const { file, args = [] } = options;
-  return startBackend(
-    scope,
-    "blk",
-    [...file === undefined ? [] : [`--blk-file=${file}`], ...args],
-    options,
-  );
->>>>>>> 89ac197 (scsi: a host with disks, over the same storages as blk)
 }

@@ -149,7 +149,7 @@ export class ScsiDevice extends Device {
   }
 
   /** Closes the storages. */
-  close(): void {
+  override close(): void {
     for (const { storage } of this.#units.values()) storage.close();
     this.#units.clear();
   }
