@@ -74,6 +74,7 @@ export const Errno = {
   EBUSY: 16,
   EEXIST: 17,
   EINVAL: 22,
+  ENOSPC: 28,
   EPIPE: 32,
   ENOSYS: 38,
   EMSGSIZE: 90,

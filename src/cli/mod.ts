@@ -17,6 +17,8 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   blk: async () => (await import("./blk.ts")).blk,
   check: async () => (await import("./check.ts")).check,
   net: async () => (await import("./net.ts")).net,
+  scsi: async () => (await import("./scsi.ts")).scsi,
+  sound: async () => (await import("./sound.ts")).sound,
   trace: async () => (await import("./trace.ts")).trace,
   vsock: async () => (await import("./vsock.ts")).vsock,
 };

@@ -14,8 +14,8 @@ import {
   ID_SIZE,
   RANGE_SIZE,
   RANGE_UNMAP,
-  SECTOR,
 } from "../devices/blk/layout.ts";
+import { SECTOR } from "../devices/storage/storage.ts";
 import type { DriverQueue } from "../frontend/driver_queue.ts";
 import type { Buffer } from "../frontend/driver_ring.ts";
 import { FrontEnd } from "../frontend/front_end.ts";

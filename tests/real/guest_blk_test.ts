@@ -9,9 +9,10 @@ import { Guest, type PlugOptions } from "../support/guest.ts";
 import { allocated, imageOf, MIB, newImage, sha256 } from "../support/image.ts";
 import { type OurBackend, startDisk } from "../support/our_backend.ts";
 import { which } from "../support/path.ts";
-import { type PeerName, peerPath, realTest } from "../support/peers.ts";
-import { Child, run } from "../support/process.ts";
+import { type PeerName, realTest } from "../support/peers.ts";
+import { run } from "../support/process.ts";
 import { Random } from "../support/random.ts";
+import { seaBiosStarts } from "../support/seabios.ts";
 import { restoreGuest, type RestoreOptions } from "../support/snapshot.ts";
 
 // Our disk in Linux guests of QEMU. What the guest has written is compared with the image on the host.
@@ -472,45 +473,6 @@ realTest("the back-end is killed while the guest writes; a new one takes over", 
   await finish(guest, disk);
 });
 
-/**
- * A boot sector: loads 40 sectors from sector 1 to 0x8000 (INT 13h, function 42h), writes the text there to the serial
- * port up to its zero, writes the sectors to sector 64 (function 43h), and says "!".
- */
-const bootCode = Buffer.from(
-  "31c08ed88ec089d5be477cb442cd137223be0080ac84c07405e81b00ebf6be477cc744084000b8004389eacd137205b021e80300f4ebfd88" +
-    "c4bafd03eca82074fb88e0b2f8eec310002800008000000100000000000000",
-  "hex",
-);
-
 realTest("SeaBIOS starts what is on the disk", ["qemu"], {}, async (t) => {
-  const random = Random.of(t);
-  const text = Array.from({ length: 20_000 }, () => String.fromCharCode(random.int(0x61, 0x7a))).join("");
-  const contents = Buffer.alloc(MIB);
-  bootCode.copy(contents);
-  contents.writeUInt16LE(0xaa55, 510);
-  contents.write(text, 512);
-  const image = imageOf(t, contents);
-  const disk = await startDisk(t, { file: image, sleeps: true });
-  const said = join(tempDir(t), "serial");
-  const qemu = Child.start(t, peerPath("qemu"), [
-    ...["-no-user-config", "-nodefaults", "-display", "none", "-accel", "tcg", "-m", "64M"],
-    ...["-M", "q35,memory-backend=m0", "-object", "memory-backend-memfd,id=m0,size=64M,share=on"],
-    ...["-bios", "bios-256k.bin", "-serial", `file:${said}`, "-chardev", `socket,id=c0,path=${disk.socket}`],
-    ...["-device", "vhost-user-blk-pci,chardev=c0,bootindex=1"],
-  ]);
-  const output = () => existsSync(said) ? readFileSync(said, "latin1") : "";
-  const deadline = Date.now() + 20_000;
-  while (!output().endsWith("!") && Date.now() < deadline) {
-    assert.equal(qemu.code, undefined, qemu.output);
-    await sleep(20);
-  }
-  assert.equal(
-    sha256(Buffer.from(output(), "latin1")),
-    sha256(Buffer.from(`${text}!`)),
-    output().slice(0, 100),
-  );
-  await qemu.stop();
-  await disk.checkUnharmed();
-  contents.copy(contents, 64 * 512, 512, 41 * 512);
-  assert.equal(sha256(image), sha256(contents));
+  await seaBiosStarts(t, "vhost-user-blk-pci", (file) => startDisk(t, { file, sleeps: true }));
 });

@@ -130,6 +130,21 @@ export interface DiskOptions {
   replaces?: OurBackend;
 }
 
+/** Serves a device by a command of the command line; returns when it listens. */
+export async function startBackend(
+  scope: Scope,
+  command: string,
+  args: readonly string[],
+  options: Pick<DiskOptions, "socket" | "replaces"> & { permissions?: readonly string[] } = {},
+): Promise<OurBackend> {
+  const { replaces, permissions = [], socket = replaces?.socket ?? join(tempDir(scope), `${command}.sock`) } =
+    options;
+  const cli = join(root, "src/cli/mod.ts");
+  const child = startDeno(scope, [...permissions, cli, command, `--socket-path=${socket}`, ...args]);
+  await child.waitLine(FINE);
+  return new OurBackend(scope, child, socket, replaces);
+}
+
 /** Serves a disk by the command line; returns when it listens. */
 export async function startDisk(scope: Scope, options: DiskOptions): Promise<OurBackend> {
   const { file, args = [], replaces, socket = replaces?.socket ?? join(tempDir(scope), "blk.sock") } =

@@ -18,9 +18,8 @@ import {
   ID_SIZE,
   RANGE_SIZE,
   RANGE_UNMAP,
-  SECTOR,
 } from "./layout.ts";
-import type { Completion, Storage } from "./storage.ts";
+import { type Completion, type Deferrable, promised, SECTOR, type Storage } from "../storage/storage.ts";
 
 const { OK, IOERR, UNSUPP } = BlkStatus;
 
@@ -369,19 +368,6 @@ function later(
 ): Promise<void> | typeof LATER {
   if (pending === LATER) return LATER;
   return pending.then(() => complete(chain, OK, written), () => complete(chain, IOERR, 1));
-}
-
-/** A storage's function. */
-type Deferrable = (completion: Completion) => void | Promise<void> | typeof LATER;
-
-/** What a storage does, as a promise. */
-async function promised(act: Deferrable): Promise<void> {
-  let done: (error?: unknown) => void = () => {};
-  const completed = new Promise<void>((resolve, reject) => {
-    done = (error) => error === undefined ? resolve() : reject(error);
-  });
-  const pending = act({ done });
-  await (pending === LATER ? completed : pending);
 }
 
 /** A request that its storage does later. Kept with the ring slot. */

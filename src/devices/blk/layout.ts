@@ -6,9 +6,6 @@
 
 import { bytes, Struct, u16, u32, u64, u8 } from "../../protocol/struct.ts";
 
-/** Bytes of a sector: the unit of every position and capacity, whatever the block size. */
-export const SECTOR = 512;
-
 /** Feature bits of the device type. */
 export const blkFeatures = {
   SIZE_MAX: 1,

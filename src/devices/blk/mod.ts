@@ -13,9 +13,5 @@
  */
 
 export * from "./disk.ts";
-export * from "./file_storage.ts";
 export * from "./layout.ts";
-export * from "./memory_storage.ts";
-export * from "./null_storage.ts";
-export * from "./storage.ts";
-export * from "./uri.ts";
+export * from "../storage/mod.ts";

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { BlkRequest, BlkStatus, SECTOR } from "../../devices/blk/layout.ts";
+import { BlkRequest, BlkStatus } from "../../devices/blk/layout.ts";
+import { SECTOR } from "../../devices/storage/storage.ts";
 import { Struct, u32, u64 } from "../../protocol/struct.ts";
 import type { DeviceKind } from "./finding.ts";
 

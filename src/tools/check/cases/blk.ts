@@ -4,14 +4,8 @@
  * @module
  */
 
-import {
-  blkFeatures,
-  BlkRequest,
-  BlkStatus,
-  ID_SIZE,
-  RANGE_UNMAP,
-  SECTOR,
-} from "../../../devices/blk/layout.ts";
+import { blkFeatures, BlkRequest, BlkStatus, ID_SIZE, RANGE_UNMAP } from "../../../devices/blk/layout.ts";
+import { SECTOR } from "../../../devices/storage/storage.ts";
 import { has } from "../../../protocol/features.ts";
 import type { Case } from "../case.ts";
 import { fail, type Finding, type Needs, notOffered, open, pass, virtio } from "../finding.ts";

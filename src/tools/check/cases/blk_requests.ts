@@ -4,14 +4,8 @@
  * @module
  */
 
-import {
-  type BlkConfig,
-  blkConfig,
-  BlkRequest,
-  BlkStatus,
-  RANGE_SIZE,
-  SECTOR,
-} from "../../../devices/blk/layout.ts";
+import { type BlkConfig, blkConfig, BlkRequest, BlkStatus, RANGE_SIZE } from "../../../devices/blk/layout.ts";
+import { SECTOR } from "../../../devices/storage/storage.ts";
 import { fail, notOffered } from "../finding.ts";
 import { blkHeader, blkRead, type Request } from "../profile.ts";
 import type { Drive, PlaceOptions } from "../drive.ts";

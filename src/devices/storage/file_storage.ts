@@ -14,9 +14,8 @@ import { Reactor } from "../../../ffi/reactor.ts";
 import { LATER } from "../../backend/device.ts";
 import type { Span } from "../../memory/span.ts";
 import { FileEngine, type Synchronous } from "./file_engine.ts";
-import { SECTOR } from "./layout.ts";
 import { SharedSize } from "./shared_size.ts";
-import type { Completion, Storage, StorageSource } from "./storage.ts";
+import { type Completion, SECTOR, type Storage, type StorageSource } from "./storage.ts";
 
 const { PUNCH_HOLE, KEEP_SIZE, ZERO_RANGE } = FallocateMode;
 const ZEROS = 65536;

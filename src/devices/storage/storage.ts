@@ -4,8 +4,11 @@
  * @module
  */
 
-import type { LATER } from "../../backend/device.ts";
+import { LATER } from "../../backend/device.ts";
 import type { Span } from "../../memory/span.ts";
+
+/** Bytes of a sector: positions and sizes of a storage are multiples of it. */
+export const SECTOR = 512;
 
 /** Waits for a request that a storage does later. */
 export interface Completion {
@@ -66,4 +69,17 @@ export interface StorageSource {
   readonly module: string | URL;
   /** What the function is called with: anything that can be cloned. Descriptors are the same numbers in every thread. */
   readonly options?: unknown;
+}
+
+/** One call of a storage's function. */
+export type Deferrable = (completion: Completion) => void | Promise<void> | typeof LATER;
+
+/** Such a call as a promise, however the storage tells that it is done. For what is not done often. */
+export async function promised(act: Deferrable): Promise<void> {
+  let done: (error?: unknown) => void = () => {};
+  const completed = new Promise<void>((resolve, reject) => {
+    done = (error) => error === undefined ? resolve() : reject(error);
+  });
+  const pending = act({ done });
+  await (pending === LATER ? completed : pending);
 }

@@ -5,10 +5,9 @@
  */
 
 import { type FileOptions, FileStorage } from "./file_storage.ts";
-import { SECTOR } from "./layout.ts";
 import { MemoryStorage } from "./memory_storage.ts";
 import { NullStorage } from "./null_storage.ts";
-import type { Storage } from "./storage.ts";
+import { SECTOR, type Storage } from "./storage.ts";
 
 const UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
 

@@ -1,0 +1,11 @@
+/**
+ * Where a disk's bytes are: what the disks of all kinds have in common.
+ *
+ * @module
+ */
+
+export * from "./file_storage.ts";
+export * from "./memory_storage.ts";
+export * from "./null_storage.ts";
+export { type Completion, SECTOR, type Storage, type StorageSource } from "./storage.ts";
+export * from "./uri.ts";
