@@ -39,7 +39,7 @@ export class SimulatedSensor implements ScmiSensor {
   /** What it measures. */
   readonly type: number;
   /** Thousandths. */
-  readonly scale = -3;
+  readonly scale: number = -3;
   /** What it shows, in whole units. */
   value: number;
 
@@ -99,10 +99,8 @@ export function sensorProtocol(sensors: readonly ScmiSensor[]): ScmiProtocol {
         if (sensor === undefined) throw new ScmiError(ScmiStatus.NOT_FOUND);
         // Bit 0: the answer may come later, which was not offered.
         if (flags !== 0) throw new ScmiError(ScmiStatus.NOT_SUPPORTED);
-        let value: number;
         try {
-          value = sensor.read();
-          return [BigInt(Math.round(value))];
+          return [BigInt(Math.round(sensor.read()))];
         } catch (error) {
           throw new ScmiError(
             ScmiStatus.HARDWARE_ERROR,
