@@ -102,7 +102,7 @@ export class HostGpioChip implements GpioChip {
     if (used === undefined) {
       const fd = requestGpioLine(this.#chip, this.#offsets[line], flags, this.#outputs[line]);
       this.#lines[line] = { fd, direction, watched: false };
-    } else {
+    } else if (used.direction !== direction) {
       this.#unwatch(used);
       configureGpioLine(used.fd, flags, this.#outputs[line]);
       used.direction = direction;
