@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
-import { tempDir } from "../support/cleanup.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Scope, tempDir } from "../support/cleanup.ts";
 import { startExample } from "../support/our_backend.ts";
 import { packed, RequestDriver } from "./request_driver.ts";
 
@@ -24,12 +25,23 @@ const EXAMPLES: Readonly<Record<string, readonly [readonly Uint8Array[], number,
   scmi: [[packed([4, 1 | 0x15 << 10])], 24, [1, 0x54, 0, 0, 0, 0, 0, 0, 1, 0]],
 };
 
+/** Connects, once somebody listens: the file of a socket is there a moment before. */
+async function connected(scope: Scope, socket: string): Promise<RequestDriver> {
+  for (const deadline = Date.now() + 20_000;; await sleep(5)) {
+    try {
+      return await RequestDriver.connect(scope, socket);
+    } catch (error) {
+      if (!/ECONNREFUSED/.test(String(error)) || Date.now() > deadline) throw error;
+    }
+  }
+}
+
 for (const [name, [request, room, expected]] of Object.entries(EXAMPLES)) {
   test(`the example ${name} serves`, { timeout: 60_000 }, async (t) => {
     const socket = join(tempDir(t), `${name}.sock`);
     const child = startExample(t, name, socket);
     await child.waitSocket(socket);
-    const driver = await RequestDriver.connect(t, socket);
+    const driver = await connected(t, socket);
     const { bytes } = await driver.request(request, [room]);
     assert.deepEqual([...bytes.subarray(0, expected.length)], expected);
   });
