@@ -63,6 +63,7 @@ const NAMES: Readonly<Record<number, string>> = {
   111: "ECONNREFUSED",
   114: "EALREADY",
   115: "EINPROGRESS",
+  121: "EREMOTEIO",
 };
 
 /** Error numbers that callers act upon. */
@@ -70,6 +71,7 @@ export const Errno = {
   ENOENT: 2,
   EINTR: 4,
   EIO: 5,
+  ENXIO: 6,
   EAGAIN: 11,
   EBUSY: 16,
   EEXIST: 17,
@@ -81,7 +83,9 @@ export const Errno = {
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
   ECONNRESET: 104,
+  ETIMEDOUT: 110,
   ECONNREFUSED: 111,
+  EREMOTEIO: 121,
 } as const;
 
 /** A call into the operating system that failed. */

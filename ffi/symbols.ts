@@ -18,6 +18,7 @@ export const symbols = {
   __errno_location: { parameters: [], result: "u64" },
   accept4: { parameters: ["i32", "u64", "u64", "i32"], result: "i32" },
   bind: { parameters: ["i32", "u64", "u32"], result: "i32" },
+  clock_gettime: { parameters: ["i32", "u64"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   connect: { parameters: ["i32", "u64", "u32"], result: "i32" },
   epoll_create1: { parameters: ["i32"], result: "i32" },

@@ -16,9 +16,14 @@ import { version } from "./version.ts";
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   blk: async () => (await import("./blk.ts")).blk,
   check: async () => (await import("./check.ts")).check,
+  gpio: async () => (await import("./gpio.ts")).gpio,
+  i2c: async () => (await import("./i2c.ts")).i2c,
   net: async () => (await import("./net.ts")).net,
+  rtc: async () => (await import("./rtc.ts")).rtc,
+  scmi: async () => (await import("./scmi.ts")).scmi,
   scsi: async () => (await import("./scsi.ts")).scsi,
   sound: async () => (await import("./sound.ts")).sound,
+  spi: async () => (await import("./spi.ts")).spi,
   trace: async () => (await import("./trace.ts")).trace,
   vsock: async () => (await import("./vsock.ts")).vsock,
 };
