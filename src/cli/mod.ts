@@ -17,6 +17,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   blk: async () => (await import("./blk.ts")).blk,
   check: async () => (await import("./check.ts")).check,
   net: async () => (await import("./net.ts")).net,
+  rng: async () => (await import("./rng.ts")).rng,
   trace: async () => (await import("./trace.ts")).trace,
   vsock: async () => (await import("./vsock.ts")).vsock,
 };
