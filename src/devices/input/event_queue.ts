@@ -45,6 +45,8 @@ export class EventQueue implements QueueOwner {
   /** Whether the driver does not know everything. */
   #behind = true;
   #queue: OwnedQueue | undefined;
+  /** Whether there is a driver; its ring may stand still for a while. */
+  #driven = false;
 
   /**
    * A queue whose ring does not run.
@@ -59,16 +61,13 @@ export class EventQueue implements QueueOwner {
 
   /** Whether the driver has been given everything, or is not there. */
   get drained(): boolean {
-    return this.#queue === undefined || (this.#count === 0 && !this.#behind);
+    return !this.#driven || (this.#count === 0 && !this.#behind);
   }
 
   /** Takes a group: for the driver now, or for later. */
   offer(group: EventGroup): void {
-    if (this.#queue === undefined || this.#behind || !this.#enqueue(group)) {
-      this.#behind = true;
-      return;
-    }
-    this.#flush(this.#queue);
+    if (!this.#driven || this.#behind || !this.#enqueue(group)) this.#behind = true;
+    else if (this.#queue !== undefined) this.#flush(this.#queue);
   }
 
   #enqueue({ words, count }: EventGroup): boolean {
@@ -87,6 +86,7 @@ export class EventQueue implements QueueOwner {
   /** {@link QueueOwner.start}. */
   start(queue: OwnedQueue): void {
     this.#queue = queue;
+    this.#driven = true;
     if (this.#count === 0) this.#catchUp();
   }
 
@@ -98,14 +98,15 @@ export class EventQueue implements QueueOwner {
   /** {@link QueueOwner.stop}. What waits, waits on. */
   stop(): void {
     this.#queue = undefined;
-    this.#onDrained();
   }
 
   /** A driver begins anew: it knows nothing. */
   reset(): void {
     this.#from = this.#count = 0;
     this.#told.clear();
+    this.#driven = false;
     this.#behind = true;
+    this.#onDrained();
   }
 
   #flush(queue: OwnedQueue): void {
