@@ -16,6 +16,7 @@ import { version } from "./version.ts";
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   blk: async () => (await import("./blk.ts")).blk,
   check: async () => (await import("./check.ts")).check,
+  console: async () => (await import("./console.ts")).console,
   input: async () => (await import("./input.ts")).input,
   net: async () => (await import("./net.ts")).net,
   rng: async () => (await import("./rng.ts")).rng,
