@@ -16,6 +16,7 @@ import {
   ScriptEnd,
   UnixEnd,
 } from "../../src/devices/console/mod.ts";
+import { WebTerminal } from "../../src/cli/web_terminal.ts";
 import type { DriverQueue, FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
 import { mask } from "../../src/protocol/features.ts";
 import { buffer, filled } from "../session/requests.ts";
@@ -514,4 +515,112 @@ test("messages for which a buffer is too small are left out", LIMIT, async (t) =
   assert.deepEqual(await Promise.all(written.slice(0, 4)), [8, 8, 0, 8]);
   end.connect(false);
   assert.equal(await written[4], 0);
+});
+
+/** A window of a browser, as far as the server can tell. */
+async function openWindow(t: TestContext, url: string): Promise<{ socket: WebSocket; bytes: () => Buffer }> {
+  const socket = new WebSocket(url.replace(/#.*/, "socket").replace("http", "ws"));
+  socket.binaryType = "arraybuffer";
+  onEnd(t, () => socket.close());
+  const parts: Buffer[] = [];
+  socket.onmessage = ({ data }) => void parts.push(Buffer.from(data as ArrayBuffer));
+  await new Promise((resolve, reject) => {
+    socket.onopen = resolve;
+    socket.onerror = reject;
+  });
+  return { socket, bytes: () => Buffer.concat(parts) };
+}
+
+test(
+  "a browser that does not draw holds the guest up, and a guest that does not read the browser",
+  LIMIT,
+  async (t) => {
+    const end = await WebTerminal.listen("0", "x");
+    const { driver } = await stage(t, [{ end, console: true }]);
+    await driver.up(0);
+    await driver.hear(2);
+    await driver.write(0, Buffer.from("before"));
+    const window = await openWindow(t, end.url);
+    await eventually("it came", () => String(window.bytes()) === "before");
+    const data = bytesOf(9, 1 << 20);
+    let done = false;
+    void driver.write(0, data).then(() => done = true);
+    await eventually("as much as it may have", () => window.bytes().length === 1 << 18);
+    await aWhile();
+    assert.deepEqual([window.bytes().length, done], [1 << 18, false]);
+    let shown = 0;
+    const draw = setInterval(() => {
+      const now = window.bytes().length;
+      if (now > shown) window.socket.send(JSON.stringify({ shown: now - shown }));
+      shown = now;
+    }, 1);
+    await eventually("all came", () => done && window.bytes().length === data.length + 6);
+    clearInterval(draw);
+    sameBytes(window.bytes().subarray(6), data);
+
+    window.socket.send(JSON.stringify({ size: [90, 30] }));
+    await eventually(
+      "the guest is told",
+      () => driver.messages.some(([, event, , text]) => event === 5 && text === "Z\0\x1e\0"),
+    );
+    for (
+      const nonsense of ["", "[", "null", '{"size":[0,1]}', '{"size":["a"]}', '{"shown":-1}', '{"shown":"x"}']
+    ) {
+      window.socket.send(nonsense);
+    }
+    const input = bytesOf(10, 4 << 20);
+    for (let at = 0; at < input.length; at += 1 << 19) window.socket.send(input.subarray(at, at + (1 << 19)));
+    await aWhile();
+    const feed = setInterval(() => {
+      if (driver.rx(0).inFlight < 16) driver.offer(0, 8, 60_000);
+    }, 1);
+    await eventually("all came", () => driver.got(0).length >= input.length);
+    clearInterval(feed);
+    sameBytes(driver.got(0), input);
+
+    // The last 64 KiB are shown to the next window, and the one before is told why it was closed.
+    const closed = new Promise<number>((resolve) => window.socket.onclose = ({ code }) => resolve(code));
+    const next = await openWindow(t, end.url);
+    assert.equal(await closed, 4000);
+    await eventually("it came", () => next.bytes().length === BACKLOG_SIZE);
+    sameBytes(next.bytes(), data.subarray(-BACKLOG_SIZE));
+  },
+);
+
+test("a page of somebody else, and whoever does not know the secret, is not let in", LIMIT, async (t) => {
+  const end = await WebTerminal.listen("127.0.0.1:0", "x");
+  onEnd(t, () => end.close());
+  const { origin, pathname, host } = new URL(end.url);
+  for (
+    const path of [
+      "/",
+      "/socket",
+      `${pathname.slice(0, -2)}/`,
+      `/${"0".repeat(32)}/`,
+      `${pathname}../`,
+      `${pathname}nothing`,
+    ]
+  ) {
+    assert.equal((await fetch(origin + path)).status, 404, path);
+  }
+  const page = await fetch(origin + pathname);
+  assert.match(page.headers.get("content-security-policy") ?? "", /default-src 'none'/);
+  assert.ok(!/https?:\/\//.test(await page.text()), "it names no other place");
+  const upgrade = async (path: string, from: string): Promise<string> => {
+    const socket = connect(Number(host.split(":")[1]), "127.0.0.1");
+    onEnd(t, () => void socket.destroy());
+    socket.write(
+      `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nOrigin: ${from}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    );
+    const [bytes] = await once(socket, "data");
+    return String(bytes).split("\r\n")[0];
+  };
+  assert.match(await upgrade(`${pathname}socket`, origin), / 101 /);
+  assert.match(await upgrade(`${pathname}socket`, "http://elsewhere.example"), / 403 /);
+  assert.match(await upgrade(`${pathname}socket`, "null"), / 403 /);
+  assert.match(await upgrade("/socket", origin), / 403 /);
+  for (const wrong of ["", "x", "70000", "localhost:1", "1.2.3:1"]) {
+    await assert.rejects(WebTerminal.listen(wrong, "x"), /IP address and a port/, wrong);
+  }
 });

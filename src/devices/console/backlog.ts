@@ -19,7 +19,7 @@ export class Backlog {
   length = 0;
 
   /** Puts bytes in, from a position on; the oldest go where there is no room. */
-  push(data: OutputData, from: number): void {
+  push(data: Pick<OutputData, "byteLength" | "copyTo">, from: number): void {
     let at = Math.max(from, data.byteLength - BACKLOG_SIZE);
     while (at < data.byteLength) {
       const to = (this.#from + this.length) % BACKLOG_SIZE;
@@ -31,6 +31,15 @@ export class Backlog {
       const over = this.length - BACKLOG_SIZE;
       if (over > 0) this.take(over);
     }
+  }
+
+  /** What is in it, as a copy. */
+  bytes(): Uint8Array<ArrayBuffer> {
+    const copy = new Uint8Array(this.length);
+    const first = Math.min(this.length, BACKLOG_SIZE - this.#from);
+    copy.set(this.#room.bytes.subarray(this.#from, this.#from + first));
+    copy.set(this.#room.bytes.subarray(0, this.length - first), first);
+    return copy;
   }
 
   /** Puts what is in it into an iovec. */

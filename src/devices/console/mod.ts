@@ -4,7 +4,7 @@
  * @module
  */
 
-export { BACKLOG_SIZE } from "./backlog.ts";
+export { Backlog, BACKLOG_SIZE } from "./backlog.ts";
 export * from "./device.ts";
 export * from "./end.ts";
 export * from "./ends.ts";
