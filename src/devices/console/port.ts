@@ -58,6 +58,7 @@ export class ConsolePort implements PortLink {
   ready = false;
   /** Size of the terminal; 0 when it is not known. */
   columns = 0;
+  /** The same. */
   rows = 0;
   readonly #end: ConsoleEnd;
   readonly #events: PortEvents;
