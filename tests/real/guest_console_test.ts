@@ -145,14 +145,21 @@ realTest(
     await page.until(shown("42 times"));
     assert.equal(await page.value("document.title"), "web");
 
-    await page.resize(800, 400);
-    const size = () => page.value("terminal.rows + ' ' + terminal.cols");
-    let before = await size();
-    await guest.waitFor(`[ "$(stty -F /dev/hvc1 size)" = "${before}" ]`);
-    await page.resize(1200, 800);
-    await page.until(`terminal.rows + ' ' + terminal.cols !== '${before}'`);
-    before = await size();
-    await guest.waitFor(`[ "$(stty -F /dev/hvc1 size)" = "${before}" ]`);
+    // The page takes a moment to fit the terminal to the window.
+    let last = "";
+    for (const [width, height] of [[800, 400], [1200, 800]]) {
+      await page.resize(width, height);
+      let sizes: unknown[];
+      const deadline = Date.now() + 20_000;
+      do {
+        assert.ok(Date.now() < deadline, `the terminal in the guest stays at ${last}`);
+        sizes = [
+          await page.value("terminal.rows + ' ' + terminal.cols"),
+          await guest.run("stty -F /dev/hvc1 size"),
+        ];
+      } while (sizes[0] !== sizes[1] || sizes[0] === last);
+      last = String(sizes[0]);
+    }
 
     // Linux writes 16 bytes at a time to a terminal, and waits for each.
     await page.type("seq 1 2000; echo done-$((1 + 1))\n");

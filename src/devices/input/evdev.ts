@@ -146,7 +146,7 @@ export class EvdevDevice extends InputDevice {
   }
 
   /** Gives the device back. Guests keep one at which nothing happens. */
-  close(): void {
+  override close(): void {
     if (!this.#open) return;
     this.#open = false;
     this.#reactor.unwatch(this.#fd);
