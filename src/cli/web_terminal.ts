@@ -80,12 +80,13 @@ export class WebTerminal implements ConsoleEnd {
       const file = this.#path(request);
       const found = file !== undefined && Object.hasOwn(files, file) ? files[file] : undefined;
       if (found === undefined || request.method !== "GET") {
-        response.writeHead(404, { "content-type": "text/plain" }).end("not here\n");
+        response.writeHead(404, { "content-type": "text/plain", "connection": "close" }).end("not here\n");
         return;
       }
       response.writeHead(200, {
         "content-type": found[0],
         "cache-control": "no-store",
+        "connection": "close",
         "content-security-policy":
           "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:",
         "referrer-policy": "no-referrer",
