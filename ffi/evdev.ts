@@ -68,6 +68,9 @@ function bits(fd: number, number: number, what: string): number[] {
   return found;
 }
 
+/** Types of events whose codes can be asked for: KEY, REL, ABS, MSC, SW, LED, SND. Of the others (REP) it is an error. */
+const WITH_CODES = [1, 2, 3, 4, 5, 0x11, 0x12];
+
 /**
  * Opens an input device. The descriptor is non-blocking and the caller's.
  *
@@ -118,7 +121,11 @@ export function describeEvdev(fd: number): EvdevDescription {
     serial,
     ids,
     properties,
-    events: new Map(types.map((type) => [type, bits(fd, NUMBER.BITS + type, `events of type ${type}`)])),
+    events: new Map(
+      types.map((
+        type,
+      ) => [type, WITH_CODES.includes(type) ? bits(fd, NUMBER.BITS + type, `events of type ${type}`) : []]),
+    ),
   };
 }
 
