@@ -16,9 +16,12 @@ export const OpenFlag = {
   READ_ONLY: 0,
   WRITE_ONLY: 1,
   READ_WRITE: 2,
+  NO_TERMINAL: 0o400,
   CREATE: 0o100,
   EXCLUSIVE: 0o200,
   TRUNCATE: 0o1000,
+  APPEND: 0o2000,
+  NONBLOCK: 0o4000,
   PATH_ONLY: 0o10000000,
   DIRECT: arch === "x86_64" ? 0o40000 : 0o200000,
 } as const;

@@ -68,6 +68,7 @@ const NAMES: Readonly<Record<number, string>> = {
 
 /** Error numbers that callers act upon. */
 export const Errno = {
+  EPERM: 1,
   ENOENT: 2,
   EINTR: 4,
   EIO: 5,

@@ -40,6 +40,7 @@ export const symbols = {
   munmap: { parameters: ["u64", "u64"], result: "i32" },
   open: { parameters: ["u64", "i32", "u32"], result: "i32" },
   pipe2: { parameters: ["u64", "i32"], result: "i32" },
+  poll: { parameters: ["u64", "u64", "i32"], result: "i32" },
   preadv: { parameters: ["i32", "u64", "i32", "i64"], result: "i32" },
   pwritev: { parameters: ["i32", "u64", "i32", "i64"], result: "i32" },
   read: { parameters: ["i32", "u64", "u64"], result: "i32" },

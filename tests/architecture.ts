@@ -54,7 +54,7 @@ const RUNTIME: Readonly<Record<string, RegExp>> = {
   // User-mode networking goes on by the runtime's own sockets.
   "src/devices": /^node:(dns\/promises|net)$/,
   "src/tools": /^node:(child_process|os|process|timers)$/,
-  "src/cli": /^node:/,
+  "src/cli": /^(node:|ws$|@xterm\/)/,
 };
 
 /** The one file that may name the global of the runtime. */

@@ -16,9 +16,12 @@ import { version } from "./version.ts";
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   blk: async () => (await import("./blk.ts")).blk,
   check: async () => (await import("./check.ts")).check,
+  console: async () => (await import("./console.ts")).console,
   gpio: async () => (await import("./gpio.ts")).gpio,
   i2c: async () => (await import("./i2c.ts")).i2c,
+  input: async () => (await import("./input.ts")).input,
   net: async () => (await import("./net.ts")).net,
+  rng: async () => (await import("./rng.ts")).rng,
   rtc: async () => (await import("./rtc.ts")).rtc,
   scmi: async () => (await import("./scmi.ts")).scmi,
   scsi: async () => (await import("./scsi.ts")).scsi,

@@ -5,6 +5,7 @@
  */
 
 import { blkFeatures } from "../devices/blk/layout.ts";
+import { consoleFeatures } from "../devices/console/layout.ts";
 
 /** Name of a feature → bit. */
 export type FeatureBits = Readonly<Record<string, number>>;
@@ -53,7 +54,7 @@ export const deviceTypes: Readonly<Record<string, FeatureBits>> = {
     SPEED_DUPLEX: 63,
   },
   blk: blkFeatures,
-  console: { SIZE: 0, MULTIPORT: 1, EMERG_WRITE: 2 },
+  console: consoleFeatures,
   rng: {},
   scsi: { INOUT: 0, HOTPLUG: 1, CHANGE: 2, T10_PI: 3 },
   gpu: { VIRGL: 0, EDID: 1, RESOURCE_UUID: 2, RESOURCE_BLOB: 3, CONTEXT_INIT: 4 },

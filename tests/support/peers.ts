@@ -60,6 +60,8 @@ const peers = {
   "virtio-user": () => firstFile([join(dpdkLibraries, "librte_net_virtio.so.25")]),
   /** Interfaces of the host whose wire is a descriptor; making one takes an administrator. */
   "tun": () => process.getuid?.() === 0 && existsSync("/dev/net/tun") ? "/dev/net/tun" : undefined,
+  /** A browser, for pages. */
+  "chromium": () => which("chromium-headless-shell") ?? which("chromium"),
   /** A back-end for sockets. */
   "vhost-device-vsock": () => firstFile([join(peersDir, "vsock/usr/bin/vhost-device-vsock")], constants.X_OK),
 } satisfies Record<string, () => string | undefined>;
