@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import test from "node:test";
 import { errno, libc } from "../../ffi/deno.ts";
@@ -34,7 +35,11 @@ test("names and numbers belong together", { timeout: 5000 }, () => {
   }
   assert.ok(known >= 40, `only ${known} have a name`);
   for (const [name, number] of Object.entries(Errno)) {
-    assert.ok(names.get(number)?.includes(name), `${name} is not ${number}`);
+    // The runtime knows those that other systems have as well; the kernel's header has the rest.
+    const header = names.has(number) ? "" : readFileSync("/usr/include/asm-generic/errno.h", "utf8");
+    const found = names.get(number)?.includes(name) ??
+      new RegExp(`#define\\s${name}\\s+${number}\\s`).test(header);
+    assert.ok(found, `${name} is not ${number}`);
     assert.equal(new OsError("x", number, "x").code, name);
   }
 });
