@@ -38,7 +38,9 @@ const cli = fileURLToPath(new URL("../src/cli/mod.ts", import.meta.url));
 
 /** A program of ours, as a user runs it. */
 export function denoCommand(script: string, ...args: string[]): [string, ...string[]] {
-  return [process.execPath, "run", "--allow-ffi", script, ...args];
+  // Threads have to read their modules.
+  const threads = args.some((arg) => arg.startsWith("--workers"));
+  return [process.execPath, "run", "--allow-ffi", ...threads ? ["--allow-read"] : [], script, ...args];
 }
 
 /** `vhost-user blk` with some options. */
