@@ -40,7 +40,7 @@ realTest("a device of a machine is passed through", ["qemu", "guest"], { timeout
   );
   const probe = join(root, "tests/real/evdev_probe.ts");
   const done = guest.run(
-    `chroot /host /usr/bin/env DENO_DIR=${scratch}/deno NO_COLOR=1 ${process.execPath} run --no-lock --no-config --no-check \\
+    `chroot /host /usr/bin/env TMPDIR=${scratch} DENO_DIR=${scratch}/deno NO_COLOR=1 ${process.execPath} run --no-lock --no-config --no-check \\
       --allow-all ${probe} /dev/input/${event} 4 >/dev/ttyS0 2>&1`,
     PATIENCE,
   );
