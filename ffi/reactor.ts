@@ -24,6 +24,8 @@ export interface Looker {
 const TURN = 1;
 /** Naps in vain after which it sleeps, in a thread of its own. */
 const VAIN_NAPS = 32;
+/** What a loop that waits for memory tells the processor; a recent addition to the language. */
+const pause: () => void = Atomics.pause ?? (() => {});
 /** Looks between two readings of the clock, which costs ten looks. */
 const LOOKS_PER_CHECK = 16;
 /** Clock readings between two questions to the kernel for other descriptors. */
@@ -271,7 +273,11 @@ export class Reactor {
           found = true;
           if (this.#looked) pace.lookPaid(now - this.#lastWork);
           this.#looked = false;
-        } else if (window === 0) break;
+        } else if (!any) {
+          if (window === 0) break;
+          // Whoever shares the core, or the cache line that is looked at, gets on meanwhile.
+          pause();
+        }
       }
       now = performance.now();
       if (found) this.#lastWork = now;
