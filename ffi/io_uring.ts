@@ -93,19 +93,6 @@ export class IoUring {
   #tail: number;
 
   /**
-   * Whether the kernel has it and allows it.
-   */
-  static available(): boolean {
-    try {
-      new IoUring(1, 2).close();
-      return true;
-    } catch (error) {
-      if (error instanceof OsError) return false;
-      throw error;
-    }
-  }
-
-  /**
    * Makes the queues.
    *
    * @param batch operations submitted in one call; a power of two

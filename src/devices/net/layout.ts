@@ -13,6 +13,7 @@ export const netFeatures = {
   CTRL_GUEST_OFFLOADS: 2,
   MTU: 3,
   MAC: 5,
+  GSO: 6,
   GUEST_TSO4: 7,
   GUEST_TSO6: 8,
   GUEST_ECN: 9,
@@ -30,9 +31,19 @@ export const netFeatures = {
   GUEST_ANNOUNCE: 21,
   MQ: 22,
   CTRL_MAC_ADDR: 23,
+  DEVICE_STATS: 50,
+  HASH_TUNNEL: 51,
+  VQ_NOTF_COAL: 52,
+  NOTF_COAL: 53,
   GUEST_USO4: 54,
   GUEST_USO6: 55,
   HOST_USO: 56,
+  HASH_REPORT: 57,
+  GUEST_HDRLEN: 59,
+  RSS: 60,
+  RSC_EXT: 61,
+  STANDBY: 62,
+  SPEED_DUPLEX: 63,
 } as const;
 
 /**
