@@ -9,6 +9,7 @@ import { MemoryError, Region, type RegionPlace } from "./region.ts";
 import type { Segments } from "./segments.ts";
 
 const TWO_32 = 0x1_0000_0000;
+const WINDOW = 0x8000_0000;
 
 function overlap(a: number, b: number, sizeA: number, sizeB: number): boolean {
   return a < b + sizeB && b < a + sizeA;
@@ -48,6 +49,12 @@ export class GuestMemory implements AddressSpace {
   readonly maxRegions: number;
   #regions: readonly Region[] = [];
   #last: Region | undefined;
+  // The window: a part of a region that lies within 2 GiB of one upper half of addresses. Without one its size is negative.
+  #windowRegion: Region | undefined;
+  #windowHigh = 0;
+  #windowLow = 0;
+  #windowOffset = 0;
+  #windowSize = -1;
 
   /** Memory without regions. */
   constructor(maxRegions = 509) {
@@ -137,7 +144,8 @@ export class GuestMemory implements AddressSpace {
 
   #set(regions: readonly Region[]): void {
     this.#regions = regions;
-    this.#last = undefined;
+    this.#last = this.#windowRegion = undefined;
+    this.#windowSize = -1;
   }
 
   /** The region that holds a guest address, or `undefined`. */
@@ -182,15 +190,33 @@ export class GuestMemory implements AddressSpace {
 
   /** {@link append} for the rings. */
   appendWords(segments: Segments, low: number, high: number, length: number): boolean {
-    const address = (low >>> 0) + (high >>> 0) * TWO_32;
-    // Nearly always the region of the descriptor before, whole. Short enough to be compiled into the ring's own loop.
-    let region = this.#last;
-    if (region === undefined || address < region.guestAddress || address + length > region.guestEnd) {
-      region = this.#whole(low, high, length);
-      if (region === undefined) return this.append(segments, address, length);
+    // Nearly always near the descriptor before. Whole numbers of 32 bits, and short enough to be compiled into the ring's
+    // own loop.
+    const into = (low - this.#windowLow) | 0;
+    if (high === this.#windowHigh && into >= 0 && length <= this.#windowSize - into) {
+      segments.push(this.#windowRegion as Region, this.#windowOffset + into, length);
+      return true;
     }
+    return this.#appendElsewhere(segments, low, high, length);
+  }
+
+  #appendElsewhere(segments: Segments, low: number, high: number, length: number): boolean {
+    const address = (low >>> 0) + (high >>> 0) * TWO_32;
+    const region = this.#whole(low, high, length);
+    if (region === undefined) return this.append(segments, address, length);
+    this.#openWindow(region, address);
     segments.push(region, address - region.guestAddress, length);
     return true;
+  }
+
+  /** Places the window on the part of a region, up to 2 GiB, in which an address lies. */
+  #openWindow(region: Region, address: number): void {
+    const start = Math.max(region.guestAddress, Math.floor(address / WINDOW) * WINDOW);
+    this.#windowRegion = region;
+    this.#windowHigh = Math.floor(start / TWO_32) | 0;
+    this.#windowLow = start | 0;
+    this.#windowOffset = start - region.guestAddress;
+    this.#windowSize = Math.min(region.guestEnd, Math.floor(address / WINDOW) * WINDOW + WINDOW) - start - 1;
   }
 
   /** The region that holds all of a range, or `undefined`. */
