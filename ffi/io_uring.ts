@@ -181,6 +181,21 @@ export class IoUring {
     this.#prepare(Operation.WRITEV, token, fd, list, count, position, 0);
   }
 
+  /**
+   * Gives the operation that was prepared last, a read or write that is not submitted yet, a list of pieces in place of its
+   * own. The list must stay as it is until {@link submit}.
+   */
+  widen(list: number, count: number): void {
+    const sqes = this.#sqes;
+    const at = ((this.#tail - 1) & this.#sqMask) * SQE_WORDS;
+    const writes = sqes[at] === Operation.WRITE || sqes[at] === Operation.WRITEV;
+    const listHigh = Math.floor(list / TWO_32);
+    sqes[at] = writes ? Operation.WRITEV : Operation.READV;
+    sqes[at + 4] = list - listHigh * TWO_32;
+    sqes[at + 5] = listHigh;
+    sqes[at + 6] = count;
+  }
+
   /** `fdatasync`: of what has completed when it starts. */
   syncData(token: number, fd: number): void {
     this.#prepare(Operation.FSYNC, token, fd, 0, 0, 0, FSYNC_DATASYNC);

@@ -17,6 +17,7 @@ import {
   openStorage,
   parseSize,
 } from "../../src/devices/blk/mod.ts";
+import { IoUring } from "../../ffi/io_uring.ts";
 import type { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { bytesOf, type DiskScene, eventually, LIMIT, sameBytes, Scene } from "../session/scene.ts";
@@ -64,6 +65,37 @@ test(
     sameBytes(await driver.read(512, 512), bytesOf(5, 512));
   },
 );
+
+for (const direct of [false, true]) {
+  test(`neighbours are one operation of the kernel${direct ? ", O_DIRECT" : ""}`, LIMIT, async (t) => {
+    const path = join(tempDir(t), "disk");
+    // The end of the file is in the last operation, which does less than it should.
+    writeFileSync(path, bytesOf(20, MIB - 188));
+    const expected = new Uint8Array(MIB);
+    expected.set(bytesOf(20, MIB - 188));
+    const widened = t.mock.method(IoUring.prototype, "widen").mock;
+    const scene = await Scene.disk(t, { storage: new FileStorage(path, { aio: "io_uring", direct }) });
+    const driver = await scene.driver({ depth: 64, maxTransfer: 8192 });
+    sameBytes(await driver.read(0, MIB), expected);
+    const forReads = widened.callCount();
+    assert.ok(forReads > 0, "reads");
+    expected.set(bytesOf(21, MIB / 2), MIB / 4);
+    await driver.write(MIB / 4, bytesOf(21, MIB / 2));
+    assert.ok(widened.callCount() > forReads, "writes");
+    // A write between two reads that would be neighbours.
+    const [before, , after] = await Promise.all([
+      driver.read(0, 4096),
+      driver.write(MIB / 2, bytesOf(22, 4096)),
+      driver.read(4096, 4096),
+    ]);
+    expected.set(bytesOf(22, 4096), MIB / 2);
+    sameBytes(before, expected.slice(0, 4096));
+    sameBytes(after, expected.slice(4096, 8192));
+    sameBytes(await driver.read(0, MIB), expected);
+    sameBytes(new Uint8Array(readFileSync(path)), expected.slice(0, statSync(path).size));
+    assert.deepEqual(scene.log.problems, []);
+  });
+}
 
 test("an empty file is a disk without sectors", LIMIT, async (t) => {
   const { driver } = await fileDisk(t, new Uint8Array(0));

@@ -19,14 +19,28 @@ const BATCH = 128;
 const CAPACITY = 4096;
 /** Pieces of memory named in one batch. */
 const PIECES = 4096;
+/**
+ * Neighbours are joined up to so many bytes: the kernel takes less time for one operation than for several, but a disk that
+ * works on several at once should still get several.
+ */
+const JOINED = 128 * 1024;
+/** Pieces that one operation may have (IOV_MAX). */
+const PIECES_JOINED = 1024;
 
 /** What an operation does, and what it does it with again when it was cut short. */
 class Slot {
+  readonly token: number;
+  /** A request that is done by the same operation. */
+  next: Slot | undefined;
   span: Span | undefined;
   completion: Completion | undefined;
   length = 0;
   position = 0;
   writes = false;
+
+  constructor(token: number) {
+    this.token = token;
+  }
 }
 
 /** What is done at once, and again where the kernel did a part. */
@@ -47,8 +61,13 @@ export class FileEngine implements Looker {
   readonly #now: Synchronous;
   readonly #ring = new IoUring(BATCH, CAPACITY);
   readonly #pieces = new Iovec(PIECES);
+  /** By token. */
   readonly #slots: Slot[] = [];
-  readonly #free: number[] = [];
+  readonly #free: Slot[] = [];
+  /** The operation that was prepared last, by its last request, unless it cannot be joined; its bytes and first piece. */
+  #last: Slot | undefined;
+  #joined = 0;
+  #from = 0;
   readonly #onCompletion = (token: number, result: number): void => this.#finish(token, result);
   #quiet = false;
   #closed = false;
@@ -91,30 +110,54 @@ export class FileEngine implements Looker {
     let from = pieces.count;
     if (data.toIovec(pieces) < data.byteLength) {
       this.#submit();
+      // What the kernel did not take still refers to the list.
+      if (ring.unsubmitted > 0) return false;
       from = 0;
       if (data.toIovec(pieces) < data.byteLength) {
         pieces.clear();
         return false;
       }
     }
-    const token = this.#take();
-    const slot = this.#slots[token];
+    const slot = this.#take();
     slot.span = data;
     slot.completion = completion;
     slot.length = data.byteLength;
     slot.position = position;
     slot.writes = writes;
+    if (!this.#join(slot)) this.#prepare(slot, from);
+    this.#reactor.wake(this);
+    return true;
+  }
+
+  #prepare(slot: Slot, from: number): void {
+    const ring = this.#ring;
+    const pieces = this.#pieces;
+    const { token, length, position, writes } = slot;
     const count = pieces.count - from;
     if (count === 1) {
       const address = pieces.addressAt(from);
-      if (writes) ring.write(token, this.#fd, address, data.byteLength, position);
-      else ring.read(token, this.#fd, address, data.byteLength, position);
+      if (writes) ring.write(token, this.#fd, address, length, position);
+      else ring.read(token, this.#fd, address, length, position);
     } else {
       const list = Number(pieces.address) + 16 * from;
       if (writes) ring.writeVector(token, this.#fd, list, count, position);
       else ring.readVector(token, this.#fd, list, count, position);
     }
-    this.#reactor.wake(this);
+    this.#last = slot;
+    this.#joined = length;
+    this.#from = from;
+  }
+
+  /** Does a request by the operation that was prepared last, if it goes on where that ends. Returns whether it does. */
+  #join(slot: Slot): boolean {
+    const last = this.#last;
+    if (last === undefined || this.#ring.unsubmitted === 0) return false;
+    if (slot.position !== last.position + last.length || slot.writes !== last.writes) return false;
+    const count = this.#pieces.count - this.#from;
+    if (this.#joined + slot.length > JOINED || count > PIECES_JOINED) return false;
+    this.#ring.widen(Number(this.#pieces.address) + 16 * this.#from, count);
+    this.#joined += slot.length;
+    this.#last = last.next = slot;
     return true;
   }
 
@@ -149,34 +192,51 @@ export class FileEngine implements Looker {
   }
 
   #other(completion: Completion): number {
-    const token = this.#take();
-    this.#slots[token].completion = completion;
-    return token;
+    const slot = this.#take();
+    slot.completion = completion;
+    this.#last = undefined;
+    return slot.token;
   }
 
-  #take(): number {
-    const token = this.#free.pop();
-    return token ?? this.#slots.push(new Slot()) - 1;
+  #take(): Slot {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    const made = new Slot(this.#slots.length);
+    this.#slots.push(made);
+    return made;
   }
 
   #submit(): void {
     this.#ring.submit();
-    if (this.#ring.unsubmitted === 0) this.#pieces.clear();
+    if (this.#ring.unsubmitted > 0) return;
+    this.#pieces.clear();
+    this.#last = undefined;
   }
 
   #finish(token: number, result: number): void {
-    const slot = this.#slots[token];
-    const { span, completion } = slot;
-    slot.span = slot.completion = undefined;
-    this.#free.push(token);
-    if (result === slot.length || (span === undefined && result === 0)) return completion?.done();
+    const first = this.#slots[token];
+    let length = 0;
+    for (let slot: Slot | undefined = first; slot !== undefined; slot = slot.next) length += slot.length;
+    for (let slot: Slot | undefined = first; slot !== undefined;) {
+      const next: Slot | undefined = slot.next;
+      this.#complete(slot, result === length, result);
+      slot = next;
+    }
+  }
+
+  #complete(slot: Slot, whole: boolean, result: number): void {
+    const { span, completion, position, writes } = slot;
+    slot.span = slot.completion = slot.next = undefined;
+    slot.length = 0;
+    this.#free.push(slot);
+    if (whole) return completion?.done();
     try {
       if (span === undefined) {
         throw new OsError("io_uring", -result, `flushing or changing descriptor ${this.#fd}`);
       }
       // The end of the file, an interruption, memory that O_DIRECT cannot use: what can be done is done at once.
-      if (slot.writes) this.#now.writeNow(span, slot.position);
-      else this.#now.readNow(span, slot.position);
+      if (writes) this.#now.writeNow(span, position);
+      else this.#now.readNow(span, position);
       completion?.done();
     } catch (error) {
       completion?.done(error);
