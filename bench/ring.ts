@@ -21,12 +21,15 @@ interface Format {
   readonly name: string;
   readonly peer: false;
   readonly packed: boolean;
+  readonly bare?: boolean;
 }
 
 const formats: readonly Format[] = [
   { name: "split", peer: false, packed: false },
   { name: "packed", peer: false, packed: true },
 ];
+/** What they are held against. */
+const bare: Format = { name: "split, nothing checked", peer: false, packed: false, bare: true };
 
 type Requests = Omit<RingShape, "packed" | "size">;
 
@@ -83,9 +86,10 @@ export const ring: Bench = {
     const rows: Row[] = [];
     for (const shape of shapes) {
       const point = { descriptors: shape.descriptors, in: place(shape) };
-      const threads = formats.map((format) => ({
+      const plain = !shape.indirect && !shape.inflight;
+      const threads = (plain ? [...formats, bare] : formats).map((format) => ({
         ...format,
-        thread: new Thread(scope, { ...shape, packed: format.packed, size: SIZE }),
+        thread: new Thread(scope, { ...shape, packed: format.packed, bare: format.bare, size: SIZE }),
       }));
       const { time } = await alternate(
         threads,
@@ -104,7 +108,7 @@ export const ring: Bench = {
     }
     return {
       title: `Taking and returning a request on the device's side, rings of ${SIZE} entries.`,
-      subjects: formats.map(({ name, peer }) => ({ name, peer })),
+      subjects: [...formats, bare].map(({ name, peer }) => ({ name, peer })),
       rows,
       across: "descriptors",
       notes: lacks === undefined ? [] : [`no instructions were counted: ${lacks}`],

@@ -1,5 +1,6 @@
 /** One ring and one shape of requests. */
 
+import { BareRing } from "./bare_ring.ts";
 import { PackedDriverRing } from "../src/frontend/packed_driver_ring.ts";
 import { type Piece, SharedMemory } from "../src/frontend/shared_memory.ts";
 import { SplitDriverRing } from "../src/frontend/split_driver_ring.ts";
@@ -25,6 +26,8 @@ export interface RingShape {
   readonly indirect: boolean;
   /** Whether requests in flight are recorded. */
   readonly inflight: boolean;
+  /** Whether to do without the device's side of the toolkit: a {@link BareRing} in its place. */
+  readonly bare?: boolean;
 }
 
 /** Both sides of a ring: the driver fills it before and empties it after what is measured. */
@@ -32,9 +35,10 @@ export class Trial {
   readonly #fill: () => number;
   readonly #device: Ring;
   readonly #empty: () => void;
+  readonly #bare: BareRing | undefined;
 
   /** Sets the ring up in memory that is shared as with a guest. */
-  constructor({ packed, size, descriptors, indirect, inflight }: RingShape) {
+  constructor({ packed, size, descriptors, indirect, inflight, bare }: RingShape) {
     const shared = new SharedMemory(2 * 2 ** 20, GUEST);
     const memory = new GuestMemory();
     memory.replace([{
@@ -60,6 +64,7 @@ export class Trial {
       base: packed ? PACKED_START : 0,
       inflight: inflight ? shared.allocate(inflightRegionSize(packed, size), 64).bytes : undefined,
     });
+    this.#bare = bare ? new BareRing(place, size) : undefined;
     // One to read, as a disk's header is, and the rest to write.
     const buffers = Array.from({ length: descriptors }, () => {
       const { guestAddress } = shared.allocate(512);
@@ -97,7 +102,8 @@ export class Trial {
    * @returns requests in all
    */
   run(count: number, measured: (work: () => void, filled: number) => void): number {
-    const work = (): void => this.#work();
+    const bare = this.#bare;
+    const work = bare === undefined ? () => this.#work() : () => bare.work();
     let done = 0;
     while (done < count) {
       const filled = this.#fill();
