@@ -183,15 +183,15 @@ export class IoUring {
 
   /**
    * Gives the operation that was prepared last, a read or write that is not submitted yet, a list of pieces in place of its
-   * own. The list must stay as it is until {@link submit}.
+   * own. The list must stay as it is until {@link submit}. Its address comes as two words of 32 bits, signed: as a whole it
+   * would have to be allocated.
    */
-  widen(list: number, count: number): void {
+  widen(listLow: number, listHigh: number, count: number): void {
     const sqes = this.#sqes;
     const at = ((this.#tail - 1) & this.#sqMask) * SQE_WORDS;
     const writes = sqes[at] === Operation.WRITE || sqes[at] === Operation.WRITEV;
-    const listHigh = Math.floor(list / TWO_32);
     sqes[at] = writes ? Operation.WRITEV : Operation.READV;
-    sqes[at + 4] = list - listHigh * TWO_32;
+    sqes[at + 4] = listLow;
     sqes[at + 5] = listHigh;
     sqes[at + 6] = count;
   }

@@ -14,7 +14,7 @@ const PAGE = 4096;
 /** Pieces for which a list keeps room between requests: more than any driver uses, few enough for every ring slot. */
 const ROOM_KEPT = 512;
 /** Pieces for which a list has room once it has had one: what most drivers use. */
-const ROOM_AT_FIRST = 8;
+const ROOM_AT_FIRST = 4;
 const NO_NUMBERS = new Float64Array(0);
 
 function widened(numbers: Float64Array, length: number): Float64Array {
@@ -54,50 +54,71 @@ export class Segments {
   byteLength = 0;
   /** Pieces for which there is room. */
   #room = 0;
+  /**
+   * Offset and length of each piece in turn. Few objects, as this is what a request costs: each is a miss in the nearest cache
+   * when a ring has many requests. One kind of array, whatever the numbers: others change their form between small and large ones.
+   */
+  #places: Float64Array = NO_NUMBERS;
+  /** The region of the first piece, and of all unless they are mixed. */
+  #region: Region | undefined;
+  #mixed = false;
   #regions: Region[] = [];
-  // Arrays of one kind, whatever the numbers: others change their form between small and large ones.
-  #offsets: Float64Array = NO_NUMBERS;
-  #lengths: Float64Array = NO_NUMBERS;
 
   /** Empties the list. Room that only an unusually long request needed is given back. */
   clear(): void {
     this.count = 0;
     this.byteLength = 0;
+    this.#mixed = false;
     if (this.#room > ROOM_KEPT) this.#shrink();
   }
 
   #shrink(): void {
     this.#room = 0;
     this.#regions = [];
-    this.#offsets = this.#lengths = NO_NUMBERS;
+    this.#places = NO_NUMBERS;
   }
 
-  #grow(region: Region): void {
-    const room = this.#room = Math.max(ROOM_AT_FIRST, 2 * this.#room);
-    while (this.#regions.length < room) this.#regions.push(region);
-    this.#offsets = widened(this.#offsets, room);
-    this.#lengths = widened(this.#lengths, room);
+  #grow(): void {
+    this.#room = Math.max(ROOM_AT_FIRST, 2 * this.#room);
+    this.#places = widened(this.#places, 2 * this.#room);
   }
 
   /** Adds a piece: `length` bytes from `offset` of a region, which the caller has checked to lie within. */
   push(region: Region, offset: number, length: number): void {
     const at = this.count;
-    if (at === this.#room) this.#grow(region);
-    this.#regions[at] = region;
-    this.#offsets[at] = offset;
-    this.#lengths[at] = length;
+    if (at === this.#room) this.#grow();
+    if (region !== this.#region || this.#mixed) this.#setRegion(region);
+    const places = this.#places;
+    places[2 * at] = offset;
+    places[2 * at + 1] = length;
     this.count = at + 1;
     this.byteLength += length;
+  }
+
+  #setRegion(region: Region): void {
+    if (this.count === 0) {
+      this.#region = region;
+      return;
+    }
+    if (!this.#mixed) {
+      this.#mixed = true;
+      for (let i = 0; i < this.count; i++) this.#regions[i] = this.#region as Region;
+    }
+    this.#regions[this.count] = region;
+  }
+
+  #regionOf(piece: number): Region {
+    return (this.#mixed ? this.#regions[piece] : this.#region) as Region;
   }
 
   /** Where all bytes are, when they follow each other within one region; else `undefined`. */
   contiguous(): { region: Region; offset: number } | undefined {
     if (this.count === 0) return undefined;
     for (let i = 1; i < this.count; i++) {
-      const follows = this.#offsets[i] === this.#offsets[i - 1] + this.#lengths[i - 1];
-      if (!follows || this.#regions[i] !== this.#regions[0]) return undefined;
+      const follows = this.#places[2 * i] === this.#places[2 * (i - 1)] + this.#places[2 * (i - 1) + 1];
+      if (!follows || this.#regionOf(i) !== this.#regionOf(0)) return undefined;
     }
-    return { region: this.#regions[0], offset: this.#offsets[0] };
+    return { region: this.#regionOf(0), offset: this.#places[0] };
   }
 
   /**
@@ -110,30 +131,30 @@ export class Segments {
   collage(): { collage: Collage; offset: number } | undefined {
     const pages: Pages[] = [];
     for (let i = 0; i < this.count; i++) {
-      const start = this.#regions[i].hostAddress + this.#offsets[i];
-      const end = start + this.#lengths[i];
+      const start = this.#regionOf(i).hostAddress + this.#places[2 * i];
+      const end = start + this.#places[2 * i + 1];
       if ((i > 0 && start % PAGE !== 0) || (i < this.count - 1 && end % PAGE !== 0)) return undefined;
       const first = Math.floor(start / PAGE) * PAGE;
       pages.push({ address: BigInt(first), byteLength: Math.ceil(end / PAGE) * PAGE - first });
     }
-    const offset = (this.#regions[0].hostAddress + this.#offsets[0]) % PAGE;
+    const offset = (this.#regionOf(0).hostAddress + this.#places[0]) % PAGE;
     return { collage: new Collage(pages), offset };
   }
 
   /** Keeps the memory mapped until {@link unpin}. */
   pin(): void {
-    for (let i = 0; i < this.count; i++) this.#regions[i].pin();
+    for (let i = 0; i < this.count; i++) this.#regionOf(i).pin();
   }
 
   /** Ends {@link pin}. */
   unpin(): void {
-    for (let i = 0; i < this.count; i++) this.#regions[i].unpin();
+    for (let i = 0; i < this.count; i++) this.#regionOf(i).unpin();
   }
 
   /** Marks all of it as written. */
   markDirty(log: DirtyLog): void {
     for (let i = 0; i < this.count; i++) {
-      log.mark(this.#regions[i].guestAddress + this.#offsets[i], this.#lengths[i]);
+      log.mark(this.#regionOf(i).guestAddress + this.#places[2 * i], this.#places[2 * i + 1]);
     }
   }
 
@@ -141,11 +162,11 @@ export class Segments {
   #find(position: number): number {
     let at = position;
     for (let i = 0; i < this.count; i++) {
-      if (at < this.#lengths[i]) {
+      if (at < this.#places[2 * i + 1]) {
         this.#at = at;
         return i;
       }
-      at -= this.#lengths[i];
+      at -= this.#places[2 * i + 1];
     }
     return -1;
   }
@@ -165,7 +186,7 @@ export class Segments {
   getUint8(position: number): number {
     this.#check(position, 1);
     const i = this.#find(position);
-    return this.#regions[i].view.getUint8(this.#offsets[i] + this.#at);
+    return this.#regionOf(i).view.getUint8(this.#places[2 * i] + this.#at);
   }
 
   /**
@@ -176,7 +197,7 @@ export class Segments {
   setUint8(position: number, value: number): void {
     this.#check(position, 1);
     const i = this.#find(position);
-    this.#regions[i].view.setUint8(this.#offsets[i] + this.#at, value);
+    this.#regionOf(i).view.setUint8(this.#places[2 * i] + this.#at, value);
   }
 
   /**
@@ -185,8 +206,8 @@ export class Segments {
    * @throws {RangeError} past the end
    */
   getUint16(position: number): number {
-    if (this.count > 0 && position + 2 <= this.#lengths[0] && position >= 0) {
-      return this.#regions[0].view.getUint16(this.#offsets[0] + position, true);
+    if (this.count > 0 && position + 2 <= this.#places[1] && position >= 0) {
+      return this.#regionOf(0).view.getUint16(this.#places[0] + position, true);
     }
     return this.getUint8(position) | this.getUint8(position + 1) << 8;
   }
@@ -197,8 +218,8 @@ export class Segments {
    * @throws {RangeError} past the end
    */
   getUint32(position: number): number {
-    if (this.count > 0 && position + 4 <= this.#lengths[0] && position >= 0) {
-      return this.#regions[0].view.getUint32(this.#offsets[0] + position, true);
+    if (this.count > 0 && position + 4 <= this.#places[1] && position >= 0) {
+      return this.#regionOf(0).view.getUint32(this.#places[0] + position, true);
     }
     return this.getUint16(position) + this.getUint16(position + 2) * 0x1_0000;
   }
@@ -209,8 +230,8 @@ export class Segments {
    * @throws {RangeError} past the end
    */
   setUint16(position: number, value: number): void {
-    if (this.count > 0 && position + 2 <= this.#lengths[0] && position >= 0) {
-      this.#regions[0].view.setUint16(this.#offsets[0] + position, value, true);
+    if (this.count > 0 && position + 2 <= this.#places[1] && position >= 0) {
+      this.#regionOf(0).view.setUint16(this.#places[0] + position, value, true);
       return;
     }
     this.setUint8(position, value);
@@ -223,8 +244,8 @@ export class Segments {
    * @throws {RangeError} past the end
    */
   setUint32(position: number, value: number): void {
-    if (this.count > 0 && position + 4 <= this.#lengths[0] && position >= 0) {
-      this.#regions[0].view.setUint32(this.#offsets[0] + position, value, true);
+    if (this.count > 0 && position + 4 <= this.#places[1] && position >= 0) {
+      this.#regionOf(0).view.setUint32(this.#places[0] + position, value, true);
       return;
     }
     this.setUint16(position, value);
@@ -237,9 +258,9 @@ export class Segments {
    * @throws {RangeError} past the end
    */
   setHeader(first: number, second: number, third: number): void {
-    if (this.count > 0 && this.#lengths[0] >= 12) {
-      const { view } = this.#regions[0];
-      const at = this.#offsets[0];
+    if (this.count > 0 && this.#places[1] >= 12) {
+      const { view } = this.#regionOf(0);
+      const at = this.#places[0];
       view.setUint32(at, first, true);
       view.setUint32(at + 4, second, true);
       view.setUint32(at + 8, third, true);
@@ -270,9 +291,9 @@ export class Segments {
   copyTo(target: Uint8Array, position = 0): number {
     let done = 0;
     for (let i = this.#find(position); i >= 0 && i < this.count && done < target.length; i++) {
-      const from = this.#offsets[i] + this.#at;
-      const length = Math.min(this.#lengths[i] - this.#at, target.length - done);
-      target.set(this.#regions[i].bytes.subarray(from, from + length), done);
+      const from = this.#places[2 * i] + this.#at;
+      const length = Math.min(this.#places[2 * i + 1] - this.#at, target.length - done);
+      target.set(this.#regionOf(i).bytes.subarray(from, from + length), done);
       done += length;
       this.#at = 0;
     }
@@ -288,9 +309,9 @@ export class Segments {
   copyFrom(source: Uint8Array, position = 0): number {
     let done = 0;
     for (let i = this.#find(position); i >= 0 && i < this.count && done < source.length; i++) {
-      const length = Math.min(this.#lengths[i] - this.#at, source.length - done);
+      const length = Math.min(this.#places[2 * i + 1] - this.#at, source.length - done);
       const piece = length === source.length ? source : source.subarray(done, done + length);
-      this.#regions[i].bytes.set(piece, this.#offsets[i] + this.#at);
+      this.#regionOf(i).bytes.set(piece, this.#places[2 * i] + this.#at);
       done += length;
       this.#at = 0;
     }
@@ -310,14 +331,14 @@ export class Segments {
     let to = target.#find(at);
     let left = length;
     while (left > 0 && from >= 0 && to >= 0 && from < this.count && to < target.count) {
-      const source = this.#lengths[from] - this.#at;
-      const room = target.#lengths[to] - target.#at;
+      const source = this.#places[2 * from + 1] - this.#at;
+      const room = target.#places[2 * to + 1] - target.#at;
       const size = Math.min(left, source, room);
       copyBetween(
-        this.#regions[from],
-        this.#offsets[from] + this.#at,
-        target.#regions[to],
-        target.#offsets[to] + target.#at,
+        this.#regionOf(from),
+        this.#places[2 * from] + this.#at,
+        target.#regionOf(to),
+        target.#places[2 * to] + target.#at,
         size,
       );
       left -= size;
@@ -347,9 +368,9 @@ export class Segments {
     let i = this.#find(position);
     if (i >= 0) at = this.#at;
     for (; i >= 0 && i < this.count && left > 0; i++) {
-      const size = Math.min(this.#lengths[i] - at, left);
-      const from = this.#offsets[i] + at;
-      yield this.#regions[i].bytes.subarray(from, from + size);
+      const size = Math.min(this.#places[2 * i + 1] - at, left);
+      const from = this.#places[2 * i] + at;
+      yield this.#regionOf(i).bytes.subarray(from, from + size);
       left -= size;
       at = 0;
     }
@@ -371,8 +392,8 @@ export class Segments {
     let done = 0;
     for (let i = this.#find(position); i >= 0 && i < this.count && done < length; i++) {
       if (iovec.full) break;
-      const size = Math.min(this.#lengths[i] - this.#at, length - done);
-      iovec.push(this.#regions[i].hostAddress + this.#offsets[i] + this.#at, size);
+      const size = Math.min(this.#places[2 * i + 1] - this.#at, length - done);
+      iovec.push(this.#regionOf(i).hostAddress + this.#places[2 * i] + this.#at, size);
       done += size;
       this.#at = 0;
     }

@@ -13,6 +13,7 @@ import type { Looker, Reactor } from "../../../ffi/reactor.ts";
 import type { Span } from "../../memory/span.ts";
 import type { Completion } from "./storage.ts";
 
+const TWO_32 = 0x1_0000_0000;
 /** Operations handed to the kernel in one call. */
 const BATCH = 128;
 /** Operations under way at once: several full rings. */
@@ -61,6 +62,7 @@ export class FileEngine implements Looker {
   readonly #now: Synchronous;
   readonly #ring = new IoUring(BATCH, CAPACITY);
   readonly #pieces = new Iovec(PIECES);
+  readonly #lists = Number(this.#pieces.address);
   /** By token. */
   readonly #slots: Slot[] = [];
   readonly #free: Slot[] = [];
@@ -139,7 +141,7 @@ export class FileEngine implements Looker {
       if (writes) ring.write(token, this.#fd, address, length, position);
       else ring.read(token, this.#fd, address, length, position);
     } else {
-      const list = Number(pieces.address) + 16 * from;
+      const list = this.#lists + 16 * from;
       if (writes) ring.writeVector(token, this.#fd, list, count, position);
       else ring.readVector(token, this.#fd, list, count, position);
     }
@@ -155,7 +157,8 @@ export class FileEngine implements Looker {
     if (slot.position !== last.position + last.length || slot.writes !== last.writes) return false;
     const count = this.#pieces.count - this.#from;
     if (this.#joined + slot.length > JOINED || count > PIECES_JOINED) return false;
-    this.#ring.widen(Number(this.#pieces.address) + 16 * this.#from, count);
+    const list = this.#lists + 16 * this.#from;
+    this.#ring.widen(list | 0, Math.floor(list / TWO_32), count);
     this.#joined += slot.length;
     this.#last = last.next = slot;
     return true;
