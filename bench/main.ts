@@ -1,4 +1,4 @@
-/** `deno task bench [blk|net|vsock|ring|wake|start|memory] [options]` */
+/** `deno task bench [blk|net|guest-net|vsock|ring|wake|start|memory] [options]` */
 
 import process from "node:process";
 import { type Output, runCommand } from "../src/cli/command.ts";
@@ -8,11 +8,21 @@ import { memory } from "./memory.ts";
 import { net } from "./net.ts";
 import { ring } from "./ring.ts";
 import { start } from "./start.ts";
+import { guestNet } from "./guest_net.ts";
 import { vsock } from "./vsock.ts";
 import { wake } from "./wake.ts";
 
 /** Benches by name; the first runs when none is named. */
-const benches: Readonly<Record<string, Bench>> = { blk, net, vsock, ring, wake, start, memory };
+const benches: Readonly<Record<string, Bench>> = {
+  blk,
+  net,
+  "guest-net": guestNet,
+  vsock,
+  ring,
+  wake,
+  start,
+  memory,
+};
 
 const PROGRAM = "deno task bench";
 

@@ -30,11 +30,11 @@ function spread({ min, median, max }: Figures, divisor = 1): string {
   return `${digits(median / divisor)} (${digits(min / divisor)}–${digits(max / divisor)})`;
 }
 
-/** Rates are shown in thousands. */
-function unitOf(row: Row): { unit: string; divisor: number } {
-  return row.unit.endsWith("/s")
-    ? { unit: `thousand ${row.unit}`, divisor: 1000 }
-    : { unit: row.unit, divisor: 1 };
+/** Rates are shown in thousands where some have that many. */
+function unitOf(rows: readonly Row[]): { unit: string; divisor: number } {
+  const [{ unit }] = rows;
+  const many = rows.some(({ figures }) => Object.values(figures).some(({ median }) => median >= 10_000));
+  return many && unit.endsWith("/s") ? { unit: `thousand ${unit}`, divisor: 1000 } : { unit, divisor: 1 };
 }
 
 /** The result as text: a table for each unit. */
@@ -52,7 +52,7 @@ export function reportText(findings: Findings, rounds: number, where: string): s
     ...notes.map((note) => `Note: ${note}`),
     ...units.flatMap((unit) => {
       const some = rows.filter((row) => row.unit === unit);
-      return ["", `${unitOf(some[0]).unit}, ${some[0].better} is better:`, "", table(some, ours, subjects)];
+      return ["", `${unitOf(some).unit}, ${some[0].better} is better:`, "", table(some, ours, subjects)];
     }),
   ].join("\n");
 }
@@ -60,10 +60,10 @@ export function reportText(findings: Findings, rounds: number, where: string): s
 function table(rows: readonly Row[], ours: readonly Subject[], subjects: readonly Subject[]): string {
   const axes = [...new Set(rows.flatMap(({ point }) => Object.keys(point)))];
   const compared = rows.some((row) => bestPeer(row, subjects) !== undefined);
+  const { divisor } = unitOf(rows);
   return markdownTable([
     [...axes, ...ours.map(({ name }) => name), ...compared ? ["best peer", "which", "ratio"] : []],
     ...rows.map((row) => {
-      const { divisor } = unitOf(row);
       const cell = (name: string | undefined): string => {
         const figures = name === undefined ? undefined : row.figures[name];
         return figures === undefined ? "–" : spread(figures, divisor);

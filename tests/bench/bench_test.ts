@@ -68,6 +68,13 @@ const benches: readonly {
     ours: ["ours", "ours, --poll-us=0"],
   },
   {
+    name: "guest-net",
+    needs: ["qemu", "guest", "tun", "passt"],
+    args: ["--what=send,connections"],
+    points: [{ what: "send" }, { what: "connections" }],
+    ours: ["ours, tap", "ours, user", "ours, stream to passt"],
+  },
+  {
     name: "ring",
     needs: [],
     args: ["--descriptors=1,3"],

@@ -14,8 +14,14 @@ import { RawPeer } from "./raw_peer.ts";
 /** Time limit of a test, milliseconds. */
 export const LIMIT = { timeout: 10_000 };
 
+function fromEnvironment(name: string): number | undefined {
+  return process.env[name] === undefined ? undefined : Number(process.env[name]);
+}
+
 /** Threads for devices that can run in them, when the tests are run once more with VHOST_WORKERS. */
-const WORKERS = process.env.VHOST_WORKERS === undefined ? undefined : Number(process.env.VHOST_WORKERS);
+const WORKERS = fromEnvironment("VHOST_WORKERS");
+/** How long to look at rings, when the tests are run once more with VHOST_POLL_US. */
+const POLL_US = fromEnvironment("VHOST_POLL_US");
 
 // Deno's runner passes over what is thrown in timers and microtasks, where it would end a process that serves.
 const uncaught: unknown[] = [];
@@ -81,7 +87,13 @@ export class Scene {
     const path = join(tempDir(scope), "socket");
     const able = !(device instanceof URL) && device.definition.worker !== undefined;
     const workers = options.workers ?? (able ? WORKERS : undefined);
-    const server = await serve(device, { socketPath: path, log: log.write, ...options, workers });
+    const server = await serve(device, {
+      socketPath: path,
+      log: log.write,
+      pollUs: POLL_US,
+      ...options,
+      workers,
+    });
     onEnd(scope, async () => {
       server.close();
       await server.finished;
