@@ -23,6 +23,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   net: async () => (await import("./net.ts")).net,
   rng: async () => (await import("./rng.ts")).rng,
   rtc: async () => (await import("./rtc.ts")).rtc,
+  run: async () => (await import("./run.ts")).run,
   scmi: async () => (await import("./scmi.ts")).scmi,
   scsi: async () => (await import("./scsi.ts")).scsi,
   sound: async () => (await import("./sound.ts")).sound,

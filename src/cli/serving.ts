@@ -59,7 +59,8 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
 
 /** A device and how it is served. */
 export interface Served {
-  readonly device: Device;
+  /** The device, or the URL of a module that makes it. */
+  readonly device: Device | URL;
   readonly options: ServeOptions;
   /** What is being served, for people. */
   readonly what: string;
@@ -72,7 +73,7 @@ export interface Served {
  * @param onHangup called on SIGHUP
  */
 export function serveUntilSignal(
-  device: Device,
+  device: Device | URL,
   options: ServeOptions,
   what: string,
   output: Output,
