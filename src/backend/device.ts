@@ -127,6 +127,41 @@ export interface QueueOwner {
   stop?(queue: OwnedQueue): void;
 }
 
+/** A kind of request. */
+export interface RequestKind {
+  /**
+   * Where the answer has data, if it has: all that is written but for so many bytes before, and so many after. They are of the
+   * answer's structure, such as a status.
+   */
+  readonly data?: readonly [before: number, after: number];
+  /** Whether the answer has a status, by which the request can fail ({@link RequestFormat.fail}). */
+  readonly fails?: boolean;
+}
+
+/**
+ * What a device says of its requests, so that others can tell them apart and fail them without knowing the device. Chains are as the
+ * driver made them: anything may be missing, and what is thrown for that is no error.
+ */
+export interface RequestFormat {
+  /** The device type in a word: `blk`, for one. */
+  readonly device: string;
+  /** Kinds of request by name: `read`, `write`, …; rings, where all requests of one are alike. */
+  readonly kinds: Readonly<Record<string, RequestKind>>;
+  /** The name of a request's kind; `undefined` for one that is none of them. */
+  kindOf(chain: Chain, queue: Queue): string | undefined;
+  /** Errors that a request can fail with, the usual one first: statuses of the device by names of `errno`. */
+  readonly errors?: Readonly<Record<string, number>>;
+  /** Writes the answer of a request that failed with a status of {@link errors}, and sets {@link Chain.written}. */
+  fail?(chain: Chain, queue: Queue, status: number): void;
+  /** What requests are about, where that is counted: `sector`, for one. */
+  readonly places?: {
+    /** What one is called. */
+    readonly name: string;
+    /** Whether a request is about one of them. */
+    touches(chain: Chain, first: number, last: number): boolean;
+  };
+}
+
 /** A device's configuration space. */
 export interface ConfigSpace {
   /**
@@ -160,6 +195,11 @@ export interface DeviceBehaviour {
   negotiated?(features: bigint): void;
   /** Back to the state at power-on. No request is in flight. */
   reset?(): void;
+  /**
+   * The front-end waits for all requests of a ring to complete: it stops, or memory under it goes away. A device that holds some
+   * back completes them now. Owners are told by {@link QueueOwner.stop}.
+   */
+  finishing?(ring: number): void;
   /** The front-end has left. */
   disconnected?(): void;
   /** Saves and loads the internal state, for live migration (DEVICE_STATE). */
@@ -244,6 +284,8 @@ export interface DeviceDefinition extends Partial<DeviceBehaviour> {
   readonly features?: bigint;
   /** Whether it serves one front-end at a time; others wait in the socket's queue. */
   readonly exclusive?: boolean;
+  /** What its requests are: for `withFaults` and others that look at them without knowing the device. */
+  readonly requests?: RequestFormat;
   /** Lets it run in worker threads (`workers` of {@link serve}). */
   readonly worker?: WorkerRules;
   /** Makes the behaviour for one front-end, where the state is not the same for all. */

@@ -100,6 +100,7 @@ export class RingHost implements RingHosting {
     this.behaviour = behaviour;
     const context: VringContext = {
       ...events,
+      onFinishing: (index) => behaviour.finishing?.(index),
       reactor,
       space: () => this.#iommu() ?? this.memory,
       locate: (address, length, access) => this.#locate(address, length, access),

@@ -336,6 +336,7 @@ export class Vring implements RingToWork {
   quiesce(): Promise<void> | undefined {
     this.takeBack();
     this.#paused = true;
+    if (this.#work.pending > 0) this.#context.onFinishing(this.index);
     return this.#work.idled();
   }
 
@@ -402,6 +403,7 @@ export class Vring implements RingToWork {
   stop(): number | Promise<number> {
     this.#deactivate();
     this.#doorbells.dropKick();
+    if (this.#work.pending > 0) this.#context.onFinishing(this.index);
     if (this.#ring === undefined || this.#ring.inFlight === 0) return this.#finish();
     return this.reactor.promise((resolve) => this.#stopping = () => resolve(this.#finish()));
   }

@@ -39,6 +39,8 @@ export interface VringContext {
   features(): bigint;
   /** A handler failed; the request was completed all the same. */
   onRequestError(index: number, error: unknown): void;
+  /** A ring's requests are waited for. */
+  onFinishing(index: number): void;
   /** A ring has begun to run: the front-end can be told something. */
   onRunning(): void;
   /** A ring that was used is to begin at its start: a driver begins anew. */

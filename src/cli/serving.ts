@@ -30,12 +30,24 @@ export const servingOptions: Readonly<Record<string, Option>> = {
   "inband-notifications": {
     help: "Offer notifications as messages, for User-Mode Linux and other simulators.",
   },
+  "fault": {
+    value: "RULE",
+    multiple: true,
+    help: "Have requests go wrong, such as blk.write:every=100:error=EIO; may be given several times.\n" +
+      "See docs/faults.md.",
+  },
   "trace": { help: "Print every message of the control socket." },
   "verbose": { help: "Print when front-ends come and go." },
 };
 
-/** The options of {@link servingOptions} as {@link ServeOptions}. */
-export function serveOptions(values: Values, output: Output): ServeOptions {
+/** How a command serves. */
+export interface ServingOptions extends ServeOptions {
+  /** Rules by which requests go wrong. */
+  readonly faults: readonly string[];
+}
+
+/** The options of {@link servingOptions}. */
+export function serveOptions(values: Values, output: Output): ServingOptions {
   const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose } = values;
   if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
   const log: Log = (level, text, error) => {
@@ -50,6 +62,7 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
     workers: workers === undefined ? undefined : wholeNumber("workers", String(workers), 1, 64),
     iommu: values.iommu === true,
     inBandNotifications: values["inband-notifications"] === true,
+    faults: (values.fault ?? []) as readonly string[],
     log,
     onSession: trace !== true ? undefined : (session) => {
       session.connection.tap = (direction, message) => output.error(describeMessage(direction, message));
@@ -61,7 +74,8 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
 export interface Served {
   /** The device, or the URL of a module that makes it. */
   readonly device: Device | URL;
-  readonly options: ServeOptions;
+  /** How it is served. */
+  readonly options: ServingOptions;
   /** What is being served, for people. */
   readonly what: string;
 }
@@ -74,12 +88,38 @@ export interface Served {
  */
 export function serveUntilSignal(
   device: Device | URL,
-  options: ServeOptions,
+  options: ServingOptions,
   what: string,
   output: Output,
   onHangup: () => void,
 ): Promise<void> {
   return serveAllUntilSignal([{ device, options, what }], output, onHangup);
+}
+
+/** Serves one device, with its faults. */
+async function serveOne({ device, options }: Served, output: Output): Promise<Server> {
+  const { faults } = options;
+  if (faults.length === 0) return await serve(device, options);
+  const [{ FaultRuleError, withFaults }, { makeDevice }] = await Promise.all([
+    import("../faults/mod.ts"),
+    import("../backend/threads/make_device.ts"),
+  ]);
+  const source = device instanceof URL ? { module: device.href, options: options.deviceOptions } : undefined;
+  const made = source === undefined ? undefined : await makeDevice(source);
+  try {
+    const faulty = withFaults(made ?? device as Device, faults, source);
+    const server = await serve(faulty, options);
+    void server.finished.then(() => {
+      made?.close();
+      for (const { rule, requests, faults } of faulty.faults) {
+        output.out(`fault ${rule}: ${faults} of ${requests} requests`);
+      }
+    });
+    return server;
+  } catch (error) {
+    made?.close();
+    throw error instanceof FaultRuleError ? new UsageError(error.message) : error;
+  }
 }
 
 /** The same with several devices: until a signal comes or all front-ends of a connected `--fd` have left. */
@@ -92,7 +132,7 @@ export async function serveAllUntilSignal(
   const stop = () => servers.forEach((server) => server.close());
   const signals = { SIGTERM: stop, SIGINT: stop, SIGHUP: onHangup } as const;
   try {
-    for (const { device, options } of all) servers.push(await serve(device, options));
+    for (const each of all) servers.push(await serveOne(each, output));
   } catch (error) {
     stop();
     throw error;

@@ -4,17 +4,23 @@
  * @module
  */
 
-import { errorText, type ServeOptions } from "../../mod.ts";
+import { errorText } from "../../mod.ts";
 import { VsockDevice, VsockGroup } from "../devices/vsock/mod.ts";
 import { type Command, fileMode, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
-import { serveAllUntilSignal, type Served, serveOptions, servingOptions } from "./serving.ts";
+import {
+  serveAllUntilSignal,
+  type Served,
+  serveOptions,
+  type ServingOptions,
+  servingOptions,
+} from "./serving.ts";
 
 const MAX_CID = 0xffff_fffe;
 
 /** One guest, as the command line describes it. */
 interface Machine {
   readonly cid: string;
-  readonly options: ServeOptions;
+  readonly options: ServingOptions;
   readonly unixPath: string | undefined;
   readonly groups: readonly string[];
   readonly bufferSize: string | undefined;

@@ -19,6 +19,7 @@ import {
   RANGE_SIZE,
   RANGE_UNMAP,
 } from "./layout.ts";
+import { blkRequests } from "./request_format.ts";
 import { type Completion, type Deferrable, promised, SECTOR, type Storage } from "../storage/storage.ts";
 
 const { OK, IOERR, UNSUPP } = BlkStatus;
@@ -130,6 +131,7 @@ export class BlkDevice extends Device {
       name: "blk",
       features: features(options),
       exclusive: !shared,
+      requests: blkRequests,
       worker: workerRules(options),
       connect: () => new BlkFrontEnd(options),
     });

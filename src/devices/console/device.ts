@@ -13,6 +13,7 @@ import { Control } from "./control.ts";
 import type { OutputData } from "./end.ts";
 import { consoleConfig, consoleFeatures, MAX_PORTS } from "./layout.ts";
 import { ConsolePort, type PortOptions, type PortState } from "./port.ts";
+import { consoleRequests } from "./request_format.ts";
 
 /** What a console is made of. */
 export interface ConsoleOptions {
@@ -70,6 +71,7 @@ export class ConsoleDevice extends Device {
     super({
       type: 3,
       name: "console",
+      requests: consoleRequests,
       features: mask(consoleFeatures.SIZE, consoleFeatures.MULTIPORT, consoleFeatures.EMERG_WRITE),
       exclusive: true,
       connect: () => this.#connect(),

@@ -19,6 +19,7 @@ import {
   REQUEST_SIZE,
   RESPONSE_SIZE,
 } from "./layout.ts";
+import { gpioRequests } from "./request_format.ts";
 
 /** What a GPIO device is made of. */
 export interface GpioOptions {
@@ -65,6 +66,7 @@ export class GpioDevice extends Device {
     super({
       type: 41,
       name: "gpio",
+      requests: gpioRequests,
       features: mask(gpioFeatures.IRQ),
       exclusive: true,
       connect: () => new GpioGuest(chip, names, onError).behaviour,

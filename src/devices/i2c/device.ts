@@ -9,6 +9,7 @@ import { has, mask } from "../../protocol/features.ts";
 import type { I2cBus } from "./bus.ts";
 import { i2cFeatures } from "./layout.ts";
 import { I2cRequests } from "./requests.ts";
+import { i2cRequests } from "./request_format.ts";
 
 /** What an adapter is made of. */
 export interface I2cOptions {
@@ -26,6 +27,7 @@ export class I2cDevice extends Device {
     super({
       type: 34,
       name: "i2c",
+      requests: i2cRequests,
       features: mask(i2cFeatures.ZERO_LENGTH_REQUEST),
       connect: () => ({
         queues: [new I2cRequests(bus, onError)],

@@ -11,6 +11,7 @@ import { EventGroup, EventQueue, MAX_GROUP } from "./event_queue.ts";
 import { Abs, EVENT_SIZE, EventType, Syn } from "./layout.ts";
 import { CheckedProfile, type InputProfile } from "./profile.ts";
 import { InputState } from "./state.ts";
+import { inputRequests } from "./request_format.ts";
 
 /** An event: what happens, of a kind that the device's profile has. */
 export interface InputEvent {
@@ -68,7 +69,7 @@ export class InputDevice extends Device {
    */
   constructor(profile: InputProfile, options: InputOptions = {}) {
     const checked = new CheckedProfile(profile);
-    super({ type: 18, name: profile.name, connect: () => this.#connect() });
+    super({ type: 18, name: profile.name, requests: inputRequests, connect: () => this.#connect() });
     this.profile = profile;
     this.#checked = checked;
     this.#onStatus = options.onStatus;

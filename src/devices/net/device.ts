@@ -24,6 +24,7 @@ import { OwnFrame, rarpFrame } from "./own_frame.ts";
 import type { Capture } from "./pcap.ts";
 import { Receiver } from "./receiver.ts";
 import { Transmitter } from "./transmitter.ts";
+import { netRequests } from "./request_format.ts";
 
 /** The most that a ring index of one byte leaves room for. */
 const MAX_PAIRS = 128;
@@ -118,6 +119,7 @@ export class NetDevice extends Device {
     super({
       type: 1,
       name: "net",
+      requests: netRequests,
       features: features(options),
       exclusive: options.network.exclusive,
       connect: () => new NetFrontEnd(options, this.counters),

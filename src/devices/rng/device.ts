@@ -9,6 +9,7 @@ import { logToStderr } from "../../backend/log.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
 import { type RateLimit, RateLimiter } from "./rate.ts";
 import { type RandomSource, SystemSource } from "./source.ts";
+import { rngRequests } from "./request_format.ts";
 
 /** What a request gets at most, bytes: a driver asks again for more. */
 export const MAX_FILL = 65536;
@@ -53,6 +54,7 @@ export class RngDevice extends Device {
     super({
       type: 4,
       name: "rng",
+      requests: rngRequests,
       connect: (): DeviceBehaviour => {
         const requests = new Requests(source, limiter, onError, (bytes) => this.bytesGiven += bytes);
         return { queues: [requests], disconnected: () => requests.close() };

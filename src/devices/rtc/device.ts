@@ -20,6 +20,7 @@ import {
   RtcSmearing,
   RtcStatus,
 } from "./layout.ts";
+import { rtcRequests } from "./request_format.ts";
 
 /** What an RTC device is made of. */
 export interface RtcOptions {
@@ -45,6 +46,7 @@ export class RtcDevice extends Device {
     super({
       type: 17,
       name: "rtc",
+      requests: rtcRequests,
       features: clocks.some(({ alarm }) => alarm) ? mask(rtcFeatures.ALARM) : 0n,
       connect: () => {
         const alarms = new RtcAlarms(clocks, onError);

@@ -17,6 +17,7 @@ import {
   ScmiStatus,
   type ScmiValues,
 } from "./protocol.ts";
+import { scmiRequests } from "./request_format.ts";
 
 /** Bytes of the header of a message: bits 0 to 7 the command, 8 and 9 the kind, 10 to 17 the protocol, 18 to 27 a token. */
 const HEADER = 4;
@@ -56,6 +57,7 @@ export class ScmiDevice extends Device {
     super({
       type: 32,
       name: "scmi",
+      requests: scmiRequests,
       // Front-ends have an event ring whatever was negotiated; nothing happens on it.
       queues: [(chain) => command(chain, byId, onError), {}],
     });

@@ -34,6 +34,7 @@ import { LogicalUnit } from "./logical_unit.ts";
 import { CheckCondition, type Sense, senseData, senses } from "./sense.ts";
 import { type Pending, Task } from "./task.ts";
 import { MAX_LUN, ScsiUnit, type ScsiUnitOptions } from "./unit.ts";
+import { scsiRequests } from "./request_format.ts";
 
 /** Segments of a request: what fits in a ring of 128 with header and answer, which is QEMU's default. */
 const SEG_MAX = 126;
@@ -93,6 +94,7 @@ export class ScsiDevice extends Device {
     super({
       type: 8,
       name: "scsi",
+      requests: scsiRequests,
       features: mask(scsiFeatures.HOTPLUG, scsiFeatures.CHANGE),
       exclusive: !(shared ?? made.every(({ readOnly }) => readOnly)),
       connect: () => {

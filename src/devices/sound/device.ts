@@ -19,6 +19,7 @@ import {
 } from "./layout.ts";
 import { ANY_PCM, PCM_RATES, type PcmRange } from "./pcm.ts";
 import { type Endpoint, PcmStream } from "./stream.ts";
+import { soundRequests } from "./request_format.ts";
 
 /** What a sound card is made of. At least one of output and input. */
 export interface SoundOptions {
@@ -80,7 +81,13 @@ export class SoundDevice extends Device {
     }
     if (output?.range !== undefined) checkRange("output", output.range);
     if (input?.range !== undefined) checkRange("input", input.range);
-    super({ type: 25, name: "sound", exclusive: true, connect: () => new SoundFrontEnd(options) });
+    super({
+      type: 25,
+      name: "sound",
+      requests: soundRequests,
+      exclusive: true,
+      connect: () => new SoundFrontEnd(options),
+    });
   }
 }
 

@@ -15,6 +15,7 @@ import {
   type SpiTransferHead,
   spiTransferHead,
 } from "./layout.ts";
+import { spiRequests } from "./request_format.ts";
 
 /** The most bytes of a transfer: 16 MiB, the largest flash that three bytes of address reach. */
 const MAX_TRANSFER = 1 << 24;
@@ -35,6 +36,7 @@ export class SpiDevice extends Device {
     super({
       type: 45,
       name: "spi",
+      requests: spiRequests,
       exclusive: true,
       queues: [(chain) => request(chain, bus, onError)],
       config: { read: () => spiConfig.encode(bus.config) },

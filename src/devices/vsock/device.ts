@@ -15,6 +15,7 @@ import { join } from "./guest_end.ts";
 import { HOST_CID, MAX_GUEST_CID, MIN_GUEST_CID, vsockFeatures, VsockType } from "./layout.ts";
 import { ProgramEnd, type VsockConnection } from "./program_end.ts";
 import { UnixSockets } from "./unix_sockets.ts";
+import { vsockRequests } from "./request_format.ts";
 
 /** Takes a connection of a guest. May return a promise; when it fails, the connection is reset. */
 export type VsockListener = (connection: VsockConnection) => unknown;
@@ -108,6 +109,7 @@ export class VsockDevice extends Device {
     super({
       type: 19,
       name: `vsock ${guestCid}`,
+      requests: vsockRequests,
       features: mask(vsockFeatures.STREAM, vsockFeatures.SEQPACKET),
       exclusive: true,
       connect: () => own.connect(),
