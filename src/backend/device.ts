@@ -151,7 +151,9 @@ export interface RequestFormat {
   kindOf(chain: Chain, queue: Queue): string | undefined;
   /** Errors that a request can fail with, the usual one first: statuses of the device by names of `errno`. */
   readonly errors?: Readonly<Record<string, number>>;
-  /** Writes the answer of a request that failed with a status of {@link errors}, and sets {@link Chain.written}. */
+  /** The status of a request that did not fail; 0 by default. */
+  readonly success?: number;
+  /** Writes the answer of a request with a status, most often one of {@link errors}, and sets {@link Chain.written}. */
   fail?(chain: Chain, queue: Queue, status: number): void;
   /** What requests are about, where that is counted: `sector`, for one. */
   readonly places?: {

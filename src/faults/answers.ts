@@ -39,11 +39,15 @@ export class Answers {
     this.#held.set(rule, held);
     held.push(give);
     const flush = (): void => {
-      if (this.#held.get(rule) !== held) return;
-      this.#held.delete(rule);
-      for (const each of held.reverse()) each();
+      if (this.#held.get(rule) === held) this.#held.delete(rule);
+      for (let each = held.pop(); each !== undefined; each = held.pop()) each();
     };
-    if (held.length >= count) flush();
-    else if (held.length === 1) this.#waits.wait(REORDER_PATIENCE, flush);
+    if (held.length === count) {
+      this.#held.delete(rule);
+      // Whoever gives the last one may have to get ready for that first.
+      queueMicrotask(flush);
+    } else if (held.length === 1) {
+      this.#waits.wait(REORDER_PATIENCE, flush);
+    }
   }
 }

@@ -72,8 +72,7 @@ export class FaultyHandler {
       if (why === "finish") this.#plan.fail(chain, queue);
       return;
     }
-    if (rule.error === undefined) await this.#run(chain, queue);
-    else this.#plan.fail(chain, queue, rule.error);
+    if (!this.#plan.answer(chain, queue, rule)) await this.#run(chain, queue);
     await new Promise<void>((resolve) => this.#answers.give(chain, queue, rule, resolve));
   }
 

@@ -100,8 +100,7 @@ class FaultyQueue implements OwnedQueue {
         this.#waits.wait(Infinity, () => {
           if (this.#plan.fail(chain, this.#queue)) this.#queue.complete(chain);
         });
-      } else if (rule.error !== undefined) {
-        this.#plan.fail(chain, this.#queue, rule.error);
+      } else if (this.#plan.answer(chain, this.#queue, rule)) {
         this.#answer(chain, rule);
       } else {
         this.#rules.set(chain, rule);

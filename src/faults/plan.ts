@@ -94,20 +94,31 @@ export class FaultPlan {
     return false;
   }
 
-  /** Fails a request with a status, or with the device's most usual one. Returns whether the device can. */
-  fail(chain: Chain, queue: Queue, status?: number): boolean {
+  /** Answers a request that is not carried out, as a rule says: `error`, `lose`. Returns false when it is to be carried out. */
+  answer(chain: Chain, queue: Queue, rule: FaultRule): boolean {
+    if (rule.error === undefined && rule.lose === undefined) return false;
+    this.#answer(chain, queue, rule.error ?? this.requests?.success ?? 0);
+    return true;
+  }
+
+  /** Fails a request with the device's usual status. Returns whether it can. */
+  fail(chain: Chain, queue: Queue): boolean {
+    const [error] = Object.values(this.requests?.errors ?? {});
+    return error !== undefined && this.#answer(chain, queue, error);
+  }
+
+  /** Writes a status where there is one. */
+  #answer(chain: Chain, queue: Queue, status: number): boolean {
     const { requests } = this;
     const kind = this.kindOf(chain, queue);
     if (requests?.fail === undefined || kind === undefined || requests.kinds[kind]?.fails !== true) {
       return false;
     }
-    const error = status ?? Object.values(requests.errors ?? {})[0];
-    if (error === undefined) return false;
-    chain.written = 0;
     try {
-      requests.fail(chain, queue, error);
+      requests.fail(chain, queue, status);
     } catch {
       // There is no room for a status: the driver is told that nothing was written.
+      chain.written = 0;
       return false;
     }
     return true;

@@ -42,6 +42,8 @@ export interface FaultRule {
   readonly times: number;
   /** Fails the request with this status of the device, without carrying it out. */
   readonly error?: number;
+  /** Answers as if the request had been carried out, which it is not. */
+  readonly lose?: boolean;
   /** Never completes the request, and does not carry it out. */
   readonly drop?: boolean;
   /** The ring stands still for so long, ms; Infinity for ever. */
@@ -87,9 +89,12 @@ const NUMBERS: Readonly<Record<string, Part>> = {
   short: { value: "a number of bytes", least: 0, most: 0xffff_ffff, whole: true },
 };
 
-/** What can happen to a request. At most one of the first three, and with `drop` and `stall` nothing else. */
-const ACTIONS = ["error", "drop", "stall", "delay", "reorder", "corrupt", "short"] as const;
+/** What can happen to a request. */
+const ACTIONS = ["error", "lose", "drop", "stall", "delay", "reorder", "corrupt", "short"] as const;
+/** What leaves nothing for others to do. */
 const ALONE = ["drop", "stall"] as const;
+/** What a request that is not carried out cannot have as well. */
+const NOT_CARRIED_OUT = ["lose", "error"] as const;
 
 /**
  * Reads a rule: `WHAT[:PART]…`.
@@ -150,16 +155,23 @@ function setPart(
   const places = subject.requests?.places?.name;
   if (Object.hasOwn(NUMBERS, name)) {
     rule[name as "delay"] = numberOf(part, value, NUMBERS[name], fail);
-  } else if (name === "once" || name === "drop") {
+  } else if (name === "once" || name === "drop" || name === "lose") {
     if (value !== undefined) fail(`'${part}': '${name}' has no value`);
     if (name === "once") rule.times = 1;
-    else rule.drop = true;
+    else rule[name] = true;
   } else if (name === "error") {
     rule.error = errorOf(part, value, subject, fail);
   } else if (places !== undefined && name === places) {
     rule.places = rangeOf(part, value, fail);
   } else {
-    const known = [...Object.keys(NUMBERS), "once", "drop", "error", ...places === undefined ? [] : [places]];
+    const known = [
+      ...Object.keys(NUMBERS),
+      "once",
+      "drop",
+      "lose",
+      "error",
+      ...places === undefined ? [] : [places],
+    ];
     fail(`'${part}' is neither a selector nor an action; there are ${listOf(known.sort())}`);
   }
 }
@@ -206,7 +218,12 @@ function check(rule: FaultRule, { name, requests }: FaultSubject, fail: Fail): v
       fail(`'${action}' leaves no answer for '${actions.find((other) => other !== action)}'`);
     }
   }
-  if (rule.error !== undefined && rule.corrupt !== undefined) fail("'error' leaves nothing to 'corrupt'");
+  for (const action of NOT_CARRIED_OUT) {
+    if (rule[action] !== undefined && rule.corrupt !== undefined) {
+      fail(`'${action}' leaves nothing to 'corrupt'`);
+    }
+  }
+  if (rule.error !== undefined && rule.lose !== undefined) fail("'error' and 'lose' exclude each other");
   if (requests === undefined) return;
   const kinds: RequestKind[] = rule.kind === undefined
     ? Object.values(requests.kinds)

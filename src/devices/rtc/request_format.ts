@@ -10,7 +10,7 @@ import { RtcStatus } from "./layout.ts";
 /** Bytes in front of every answer: u8 status, 7 bytes unused. */
 const HEAD = 8;
 
-/** Rings of a clock, and how requests fail: by the status in the first byte (virtio 1.4, RTC device, "Device Operation"). */
+/** Rings of a clock, and how requests fail: by the status in the first byte (virtio 1.4, 5.23). */
 export const rtcRequests: RequestFormat = {
   device: "rtc",
   kinds: { request: { data: [HEAD, 0], fails: true }, alarm: {} },

@@ -10,7 +10,7 @@ import { ScmiStatus } from "./protocol.ts";
 /** Bytes of a message's header, which the answer repeats; its status is behind it. */
 const HEADER = 4;
 
-/** Rings of an SCMI platform, and how commands fail: by their status (SCMI 3.2, 4.1; virtio 1.4, 5.11.6). */
+/** Rings of an SCMI platform, and how commands fail: by their status (SCMI 3.2, 4.1; virtio 1.4, 5.19). */
 export const scmiRequests: RequestFormat = {
   device: "scmi",
   kinds: { command: { data: [HEADER + 4, 0], fails: true }, event: {} },

@@ -27,6 +27,7 @@ export const soundRequests: RequestFormat = {
   },
   kindOf: (_chain, { index }) => NAMES.get(index),
   errors: { EIO: SoundStatus.IO_ERR, EINVAL: SoundStatus.BAD_MSG, EOPNOTSUPP: SoundStatus.NOT_SUPP },
+  success: SoundStatus.OK,
   fail: (chain, { index }, status) => {
     const { writable } = chain;
     const size = index === SoundQueue.CONTROL ? STATUS : TRANSFER_STATUS_SIZE;

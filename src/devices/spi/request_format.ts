@@ -7,7 +7,7 @@
 import type { RequestFormat } from "../../backend/device.ts";
 import { SpiResult } from "./layout.ts";
 
-/** Transfers of an SPI controller, and how they fail: by the result in the last byte (virtio 1.4, 5.21.6). */
+/** Transfers of an SPI controller, and how they fail: by the result in the last byte (virtio 1.4, 5.25). */
 export const spiRequests: RequestFormat = {
   device: "spi",
   kinds: { transfer: { data: [0, 1], fails: true } },
