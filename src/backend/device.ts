@@ -31,8 +31,9 @@ export interface Queue {
   readonly endianness: Endianness;
 }
 
+// The same in every copy of this package: a device's module may have got another one than the server.
 /** What a handler returns when it will call {@link Queue.complete}: a promise that costs nothing. */
-export const LATER: unique symbol = Symbol("later");
+export const LATER: unique symbol = Symbol.for("@vhost/user LATER");
 
 /**
  * Handles a request. It has completed when the function returns; when that is a promise, when it resolves; when it is

@@ -45,7 +45,7 @@ export interface FaultyDeviceOptions {
 }
 
 function workerRules(
-  { definition: { worker } }: Device,
+  { definition: { worker, queues } }: Device,
   rules: readonly string[],
   source: DeviceSource | undefined,
   counters: SharedArrayBuffer,
@@ -56,8 +56,8 @@ function workerRules(
   const inner = source ?? own;
   return {
     group: worker?.group,
-    // Delays are timers.
-    eventLoop: true,
+    // What ThreadPool concludes from the definition's own queues, which are behind connect() here.
+    eventLoop: worker?.eventLoop ?? queues?.some((queue) => typeof queue !== "function"),
     ...inner === undefined ? {} : {
       module: import.meta.url,
       options: { source: inner, rules, counters } satisfies SharedFaults,

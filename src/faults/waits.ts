@@ -4,6 +4,8 @@
  * @module
  */
 
+import { Reactor } from "../../ffi/reactor.ts";
+
 /** Why a wait has ended: its time was over, the front-end waits for the ring, or the front-end has left. */
 export type WaitEnd = "time" | "finish" | "gone";
 
@@ -17,12 +19,17 @@ export class Waits {
    * @param time ms; Infinity to wait until {@link end}
    */
   wait(time: number, then: (why: WaitEnd) => void): void {
+    const timed = time !== Infinity;
     const end = (why: WaitEnd): void => {
+      if (!this.#ends.delete(end)) return;
       clearTimeout(timer);
-      if (this.#ends.delete(end)) then(why);
+      if (timed) Reactor.shared().completed();
+      then(why);
     };
     this.#ends.add(end);
-    const timer = time === Infinity ? undefined : setTimeout(() => end("time"), time);
+    // A thread that only runs rings would sleep over its timers.
+    if (timed) Reactor.shared().deferred();
+    const timer = timed ? setTimeout(() => end("time"), time) : undefined;
   }
 
   /** Ends all of them, in the order in which they have begun. */

@@ -254,7 +254,7 @@ for (const packed of [false, true]) {
 
 test("in worker threads the rules count together", { timeout: 60_000 }, async (t) => {
   const storage = new MemoryStorage(1 << 20);
-  const rule = "blk.write:every=4:error=EIO";
+  const rule = "blk.write:every=4:error=EIO:delay=30";
   const disk = withFaults(new BlkDevice({ storage, shared: true }), [rule]);
   onEnd(t, () => disk.close());
   const scene = await Scene.open(t, disk, { workers: 2 });
@@ -264,9 +264,11 @@ test("in worker threads the rules count together", { timeout: 60_000 }, async (t
   const queues: DriverQueue[] = [];
   for (const index of [0, 1]) queues.push(await frontEnd.startQueue(index, memory, { size: 8 }));
   const statuses = [];
+  const start = performance.now();
   for (let i = 0; i < 8; i++) {
     statuses.push((await blk(queues[i & 1], memory, OUT, i, { out: bytesOf(i, 512) })).status);
   }
   assert.deepEqual(statuses, [0, 0, 0, 1, 0, 0, 0, 1]);
+  assert.ok(performance.now() - start >= 58);
   assert.deepEqual(disk.faults, [{ rule, requests: 8, faults: 2 }]);
 });

@@ -13,6 +13,7 @@ import { Reactor } from "../../../ffi/reactor.ts";
 export class Tether {
   readonly #fd: number;
   #watched = false;
+  #resolve: ((heard: "gone") => void) | undefined;
 
   /** Takes over the descriptor. */
   constructor(fd: number) {
@@ -26,14 +27,15 @@ export class Tether {
 
   /** Waits until the other end rings, or is gone. Ends with {@link close} as if it were gone. */
   next(): Promise<"rung" | "gone"> {
-    return new Promise((resolve) =>
+    return new Promise((resolve) => {
+      this.#resolve = resolve;
       this.#watch(() => {
         const heard = consume(this.#fd);
         if (heard === "quiet") return;
         this.#unwatch();
         resolve(heard);
-      })
-    );
+      });
+    });
   }
 
   /** Is aborted when the other end is gone. Does not keep the process alive. */
@@ -62,5 +64,6 @@ export class Tether {
   close(): void {
     this.#unwatch();
     close(this.#fd);
+    this.#resolve?.("gone");
   }
 }

@@ -11,7 +11,7 @@ import { socketPair } from "../../../ffi/socket.ts";
 import { Tether } from "./tether.ts";
 
 /** How long a device may take to end before it is killed, ms. */
-const GRACE = 3000;
+const GRACE = 1000;
 /** Numbers that the listening socket and the tether have in the process. */
 const LISTENER = 3;
 const TETHER = 4;
@@ -27,6 +27,7 @@ export class Version {
   readonly ended: Promise<string>;
   readonly #child: ChildProcess;
   readonly #tether: Tether;
+  #over = false;
 
   /**
    * Starts a process. What it writes goes where the output of this one goes.
@@ -56,7 +57,10 @@ export class Version {
       child.once("exit", (code, signal) => resolve(code === null ? String(signal) : `status ${code}`));
     });
     this.loaded = tether.next().then((heard) => heard === "rung");
-    void this.ended.then(() => tether.close());
+    void this.ended.then(() => {
+      this.#over = true;
+      tether.close();
+    });
   }
 
   /** Has it serve, once it is {@link loaded}. */
@@ -66,7 +70,9 @@ export class Version {
 
   /** Hands a signal on. */
   signal(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
+    const { pid } = this.#child;
+    // Deno's own way sends no second signal.
+    if (pid !== undefined && !this.#over) process.kill(pid, signal);
   }
 
   /** Ends it; a device that does not end is killed. Returns whether it had to be. */
