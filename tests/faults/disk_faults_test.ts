@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { defineDevice, serve } from "../../mod.ts";
 import { BlkDevice, BlkRequest, MemoryStorage } from "../../src/devices/blk/mod.ts";
 import { type FaultCount, withFaults } from "../../src/faults/mod.ts";
 import type { DriverQueue, FrontEnd, FrontEndOptions, SharedMemory } from "../../src/frontend/mod.ts";
-import { mask, ringFeatures } from "../../src/protocol/mod.ts";
-import { onEnd } from "../support/cleanup.ts";
+import { IotlbType, mask, ringFeatures } from "../../src/protocol/mod.ts";
+import { onEnd, tempDir } from "../support/cleanup.ts";
 import { GatedStorage } from "../session/gated_storage.ts";
 import { type Answer, blk } from "../session/requests.ts";
 import { aWhile, bytesOf, eventually, LIMIT, Scene, verify } from "../session/scene.ts";
@@ -271,4 +273,37 @@ test("in worker threads the rules count together", { timeout: 60_000 }, async (t
   assert.deepEqual(statuses, [0, 0, 0, 1, 0, 0, 0, 1]);
   assert.ok(performance.now() - start >= 58);
   assert.deepEqual(disk.faults, [{ rule, requests: 8, faults: 2 }]);
+});
+
+test("an entry of the IOTLB goes although requests were dropped", LIMIT, async (t) => {
+  const disk = withFaults(new BlkDevice({ storage: new MemoryStorage(1 << 20) }), ["blk:drop"]);
+  onEnd(t, () => disk.close());
+  const scene = await Scene.open(t, disk, { iommu: true });
+  const frontEnd = await scene.frontEnd({ deviceFeatures: mask(ringFeatures.ACCESS_PLATFORM) });
+  const memory = scene.memory();
+  await frontEnd.shareMemory(memory);
+  const { byteLength, userAddress, guestAddress } = memory;
+  for (const iova of [userAddress, BigInt(guestAddress)]) {
+    const entry = { iova, size: BigInt(byteLength), userAddress, permission: 3, type: IotlbType.UPDATE };
+    await frontEnd.request("IOTLB_MSG", entry);
+  }
+  const queue = await frontEnd.startQueue(0, memory, { size: 8 });
+  const answers: number[] = [];
+  void blk(queue, memory, FLUSH, 0).then(({ status }) => answers.push(status));
+  await aWhile();
+  assert.deepEqual(answers, []);
+  // Another address of the same memory, which the driver does not use.
+  const entry = { iova: userAddress, size: 4096n, userAddress: userAddress + 4096n, permission: 3 };
+  await frontEnd.request("IOTLB_MSG", { ...entry, iova: 0x9000_0000n, type: IotlbType.UPDATE });
+  await frontEnd.request("IOTLB_MSG", { ...entry, iova: 0x9000_0000n, type: IotlbType.INVALIDATE });
+  await eventually("the request has come back", () => answers.length === 1);
+  assert.deepEqual(answers, [1]);
+});
+
+test("what cannot run in threads is refused with faults as it is without", LIMIT, async (t) => {
+  const device = withFaults(defineDevice({ type: 63, queues: [() => {}] }), ["device:drop"]);
+  await assert.rejects(
+    serve(device, { socketPath: join(tempDir(t), "socket"), workers: 1 }),
+    /virtio device 63: this device cannot run in worker threads: its definition does not say how/,
+  );
 });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { test } from "node:test";
 import { main } from "../../src/cli/mod.ts";
+import { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { root, startCommand, startDeno } from "../support/our_backend.ts";
 import { RequestDriver } from "../devices/request_driver.ts";
@@ -82,6 +83,22 @@ test("a module's device is served as it is; a function without options gets none
   }
 });
 
+test("the example's disk is as large as its option says", LIMIT, async (t) => {
+  const socket = join(tempDir(t), "socket");
+  const child = startDeno(t, [
+    ...[`--allow-read=${root}`, join(root, "src/cli/mod.ts"), "run", join(root, "examples/scratch_disk.ts")],
+    ...[`--socket-path=${socket}`, "--option", "mib=3", "--option=id=abc", "--fault=blk.flush:error=EIO"],
+  ]);
+  await child.waitLine(/^vhost-user run: /);
+  const driver = await BlkDriver.connect(socket);
+  assert.deepEqual([driver.size, await driver.id()], [3 * 2 ** 20, "abc"]);
+  await assert.rejects(driver.flush(), /I\/O error/);
+  await driver.close();
+  child.kill("SIGTERM");
+  assert.equal(await child.waitEnd(), 0);
+  assert.match(child.output, /^fault blk\.flush:error=EIO: 1 of 1 requests$/m);
+});
+
 /** Runs a command that ends by itself. */
 async function command(...args: string[]): Promise<{ code: number; error: string }> {
   const error: string[] = [];
@@ -131,6 +148,13 @@ test("what cannot be served is explained in a line", LIMIT, async (t) => {
     ["device.ts", FIXED, ["--option", "a=1", "--option=a=2"], 2, /--option: a is given twice/],
     ["device.ts", FIXED, ["--fault=device:ring=x:drop"], 2, /fault 'device:ring=x:drop': 'ring=x': expected/],
     ["device.ts", FIXED, ["--fault=device:error=EIO"], 2, /'error=EIO': answers of virtio device 63 have no/],
+    [
+      "device.ts",
+      FIXED,
+      ["--fault=device:drop", "--workers=2", "--standby=x"],
+      2,
+      /--standby must be a whole number/,
+    ],
     ["device.ts", FIXED, ["--watch", "--standby=3"], 2, /--standby is for what --watch starts/],
   ];
   for (const [name, source, options, expected, said] of cases) {
