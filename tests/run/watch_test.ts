@@ -4,7 +4,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type DriverQueue, FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
+import { type DriverQueue, FrontEnd, type Piece, SharedMemory } from "../../src/frontend/mod.ts";
 import { onEnd, type Scope } from "../support/cleanup.ts";
 import { root, startDeno } from "../support/our_backend.ts";
 import type { Child } from "../support/process.ts";
@@ -60,9 +60,11 @@ async function drive(scope: Scope, socket: string): Promise<Driver> {
   assert.ok(await frontEnd.recordInflight(1, 64));
   const queue: DriverQueue = await frontEnd.startQueue(0, memory, { size: 64 });
   await frontEnd.driverOk();
+  const free: Piece[] = [];
   const ask = async (room = 1): Promise<number> => {
-    const piece = memory.allocate(room);
+    const piece = free.pop() ?? memory.allocate(2);
     assert.equal(await queue.request([], [{ guestAddress: piece.guestAddress, length: room }]), 1);
+    free.push(piece);
     return piece.bytes[0];
   };
   const until = async (version: number): Promise<void> => {
