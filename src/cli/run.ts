@@ -72,8 +72,8 @@ export const run: Command = {
     },
     "standby": {
       value: "FDNUM",
-      help: "For --watch, which starts this command so: load the module, say so on this socket, and\n" +
-        "serve when there is an answer.",
+      help: "For --watch, which starts this command so: load the module, say so on this socket, serve\n" +
+        "when there is an answer, and say so again.",
     },
     ...servingOptions,
   },
@@ -103,7 +103,16 @@ export const run: Command = {
     const tether = new Tether(wholeNumber("standby", String(values.standby), 3, 1 << 20));
     await loadDevice(module.href);
     tether.ring();
-    if (await tether.next() === "rung") await serveModule(module, values, output, tether.gone());
+    if (await tether.next() === "rung") {
+      // The first line says that it serves; the process that watches knows where.
+      let serves = false;
+      const out = (line: string): void => {
+        if (serves) output.out(line);
+        else tether.ring();
+        serves = true;
+      };
+      await serveModule(module, values, { ...output, out }, tether.gone());
+    }
     tether.close();
     return 0;
   },

@@ -86,7 +86,10 @@ async function watch(scope: Scope, options: { version?: number; args?: string[] 
     ...["--no-prompt", "--allow-read", "--allow-run", "--allow-env", join(root, "src/cli/mod.ts")],
     ...["run", module, `--socket-path=${socket}`, "--watch", ...args],
   ]);
-  if (version !== 13) await child.waitLine(/^vhost-user run: .*device\.ts on /, PATIENCE);
+  if (version !== 13) {
+    const line = await child.waitLine(/^vhost-user run: .*device\.ts on /, PATIENCE);
+    assert.equal(line, `vhost-user run: ${module} on ${socket}`);
+  }
   return {
     ...{ child, modules, socket },
     processes: () =>

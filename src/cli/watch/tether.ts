@@ -13,6 +13,7 @@ import { Reactor } from "../../../ffi/reactor.ts";
 export class Tether {
   readonly #fd: number;
   #watched = false;
+  #closed = false;
   #resolve: ((heard: "gone") => void) | undefined;
 
   /** Takes over the descriptor. */
@@ -22,11 +23,12 @@ export class Tether {
 
   /** Rings at the other end. */
   ring(): void {
-    signal(this.#fd);
+    if (!this.#closed) signal(this.#fd);
   }
 
   /** Waits until the other end rings, or is gone. Ends with {@link close} as if it were gone. */
   next(): Promise<"rung" | "gone"> {
+    if (this.#closed) return Promise.resolve("gone");
     return new Promise((resolve) => {
       this.#resolve = resolve;
       this.#watch(() => {
@@ -62,6 +64,8 @@ export class Tether {
 
   /** Closes this end. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.#unwatch();
     close(this.#fd);
     this.#resolve?.("gone");

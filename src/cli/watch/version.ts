@@ -63,9 +63,10 @@ export class Version {
     });
   }
 
-  /** Has it serve, once it is {@link loaded}. */
-  serve(): void {
+  /** Has it serve, once it is {@link loaded}. Resolves with whether it does; if not it has said why. */
+  async serve(): Promise<boolean> {
     this.#tether.ring();
+    return await this.#tether.next() === "rung";
   }
 
   /** Hands a signal on. */

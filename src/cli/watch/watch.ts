@@ -32,16 +32,19 @@ function argsOf(values: Values, options: Readonly<Record<string, Option>>): stri
 }
 
 /** The socket that all versions serve on. */
-function listen(values: Values, output: Output): { fd: number; close(): void } {
+function listen(values: Values, output: Output): { fd: number; name: string; close(): void } {
   const { socketPath, fd = -1, socketMode = 0o600 } = serveOptions(values, output);
-  if (socketPath !== undefined) return new Listener(socketPath, socketMode);
+  if (socketPath !== undefined) {
+    const listener = new Listener(socketPath, socketMode);
+    return { fd: listener.fd, name: socketPath, close: () => listener.close() };
+  }
   if (!isListening(fd)) {
     throw new UsageError(
       "--watch needs a socket that listens: a connected one (--fd) is gone with the first version",
     );
   }
   setNonblocking(fd);
-  return { fd, close: () => close(fd) };
+  return { fd, name: `descriptor ${fd}`, close: () => close(fd) };
 }
 
 /**
@@ -88,7 +91,9 @@ export async function watch(
         serving = version;
         if (await before?.end()) say("did not end by itself, and was killed");
         next = undefined;
-        version.serve();
+        void version.serve().then((serves) => {
+          if (serves) output.out(`vhost-user run: ${values.MODULE} on ${listener.name}`);
+        });
         void version.ended.then((how) => {
           if (serving !== version) return;
           serving = undefined;
