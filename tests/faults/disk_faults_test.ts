@@ -7,6 +7,7 @@ import { type FaultCount, withFaults } from "../../src/faults/mod.ts";
 import type { DriverQueue, FrontEnd, FrontEndOptions, SharedMemory } from "../../src/frontend/mod.ts";
 import { IotlbType, mask, ringFeatures } from "../../src/protocol/mod.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
+import { Random } from "../support/random.ts";
 import { GatedStorage } from "../session/gated_storage.ts";
 import { type Answer, blk } from "../session/requests.ts";
 import { aWhile, bytesOf, eventually, LIMIT, Scene, verify } from "../session/scene.ts";
@@ -307,3 +308,58 @@ test("what cannot run in threads is refused with faults as it is without", LIMIT
     /virtio device 63: this device cannot run in worker threads: its definition does not say how/,
   );
 });
+
+test(
+  "whatever the rules: when the ring stops, every request has come back once",
+  { timeout: 60_000 },
+  async (t) => {
+    const random = Random.of(t);
+    const whats = ["blk", "blk.write", "blk.read", "blk.flush"];
+    const selectors = ["", ":every=3", ":probability=0.4", ":after=5", ":times=2", ":sector=4-20"];
+    const actions = [
+      "drop",
+      "stall",
+      "stall=5",
+      "delay=3",
+      "delay=3600000",
+      "reorder",
+      "reorder=5",
+      "error=EIO",
+      "lose",
+    ];
+    for (let round = 0; round < 25; round++) {
+      const rules = Array.from(
+        { length: random.int(1, 4) },
+        () => `${random.pick(whats)}${random.pick(selectors)}:${random.pick(actions)}`,
+      );
+      // The first rule only counts what the device has taken.
+      const { scene, frontEnd, memory, queue, counts } = await badDisk(t, [
+        "blk:probability=0:drop",
+        ...rules,
+      ], {
+        withoutFeatures: random.pick([0n, mask(ringFeatures.RING_PACKED)]),
+      });
+      const wanted = 20; // Fewer than there is room for.
+      let [back, untaken] = [0, 0];
+      for (let n = 0; n < wanted; n++) {
+        const type = random.pick([IN, OUT, FLUSH]);
+        const data = type === IN ? { in: 512 } : type === OUT ? { out: bytesOf(n, 512) } : {};
+        void blk(queue, memory, type, type === FLUSH ? 0 : n, data).then(({ status }) => {
+          assert.ok(status === 0 || status === 1, `status ${status}`);
+          back++;
+        }, () => untaken++);
+        if (random.int(0, 10) === 0) await aWhile();
+      }
+      // While it stands still it does not tell what it has.
+      const stalls = rules.some((rule) => rule.includes("stall"));
+      if (stalls) await aWhile();
+      else await eventually("all are taken", () => counts()[0].requests === wanted);
+      await frontEnd.stopQueue(queue);
+      await eventually(`${rules}: ${back} of ${wanted} requests are back`, () => back + untaken === wanted);
+      assert.ok(untaken === 0 || stalls, `${rules}: ${untaken} requests have not come back`);
+      assert.deepEqual(scene.log.problems, [], String(rules));
+      scene.server.close();
+      await scene.server.finished;
+    }
+  },
+);
