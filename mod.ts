@@ -20,7 +20,15 @@ export * from "./src/backend/device.ts";
 export * from "./src/backend/log.ts";
 export type { StateKeeper } from "./src/backend/device_state.ts";
 export { SharedWindows } from "./src/backend/shared_windows.ts";
-export { serve, type ServeOptions, Server, SocketInUseError } from "./src/backend/server.ts";
+export {
+  describeTakeover,
+  serve,
+  type ServeOptions,
+  Server,
+  SocketInUseError,
+  type TakenOver,
+} from "./src/backend/server.ts";
+export { TakeoverError } from "./src/backend/takeover/messages.ts";
 export { Session } from "./src/backend/session.ts";
 export type { SessionOptions } from "./src/backend/session_state.ts";
 export { Chain, type Fill } from "./src/virtqueue/chain.ts";

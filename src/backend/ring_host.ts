@@ -56,6 +56,21 @@ export interface RingHosting {
   rewind(): Awaitable<void>;
   /** RESET_DEVICE, when all rings have stopped. */
   reset(): Awaitable<void>;
+  /**
+   * Lets what is under way complete, takes nothing new and touches no ring until {@link thaw}: another process may go on with
+   * them. Rings that are started meanwhile wait, too.
+   */
+  freeze(): Awaitable<readonly RingPosition[]>;
+  /** Ends {@link freeze}. */
+  thaw(): Awaitable<void>;
+}
+
+/** Where a started ring stands. */
+export interface RingPosition {
+  /** Number in the device. */
+  readonly index: number;
+  /** Position to go on from, in the form of SET_VRING_BASE. */
+  readonly num: number;
 }
 
 /** What happens, for the session. */
@@ -206,6 +221,19 @@ export class RingHost implements RingHosting {
     for (const vring of this.vrings) vring.reset();
     this.#features = 0n;
     this.behaviour.reset?.();
+  }
+
+  freeze(): Awaitable<readonly RingPosition[]> {
+    const pending = this.vrings.flatMap((vring) => vring.quiesce() ?? []);
+    const positions = (): RingPosition[] =>
+      this.vrings.map((vring) => ({ index: vring.index, num: vring.handOver() })).filter(({ num }) =>
+        num >= 0
+      );
+    return pending.length === 0 ? positions() : Promise.all(pending).then(positions);
+  }
+
+  thaw(): void {
+    for (const vring of this.vrings) vring.resume();
   }
 
   /** Changes the memory table, by a function that says whether it has. No device holds a chain meanwhile. */

@@ -66,6 +66,8 @@ export interface SessionOptions {
   readonly iommu?: boolean;
   /** Whether to offer INBAND_NOTIFICATIONS. */
   readonly inBandNotifications?: boolean;
+  /** Whether the session can be handed over: what the front-end says is written down then. */
+  readonly handover?: boolean;
   /**
    * Threads that run the rings, in place of this one.
    *
@@ -120,6 +122,10 @@ export class SessionState {
   status = 0n;
   /** The last transfer of the device's state. */
   transfer: StateTransfer | undefined;
+  /** Whether another process may be going on with the session: its rings rest, and the front-end is asked for nothing. */
+  frozen = false;
+  /** Called when the device was reset because a driver begins anew. */
+  onRewound: () => void = () => {};
   /** Addresses that rings wait for. */
   readonly #iotlbMisses: IotlbMisses;
   readonly #log: Log;
@@ -262,6 +268,12 @@ export class SessionState {
     this.channel.close();
   }
 
+  /** The session goes on in another process: leaves the channel to that. */
+  releaseChannel(): void {
+    this.#iotlbMisses.close();
+    this.channel.release();
+  }
+
   #notifyInBand(index: number, message: "VRING_CALL" | "VRING_ERR"): void {
     if (this.channel.refusal(message) !== undefined) return;
     this.channel.request(message, { index, num: 0 }).catch((error) =>
@@ -279,6 +291,7 @@ export class SessionState {
     this.#anew = true;
     this.status &= ~BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
     this.windows.forget();
+    this.onRewound();
     const rewound = this.everywhere((host) => host.rewind());
     if (rewound instanceof Promise) {
       rewound.catch((error) => this.log("error", "the device cannot be reset in all threads", error));
@@ -301,7 +314,17 @@ export class SessionState {
    * status does not say it: with most of QEMU's devices it never gets to DRIVER_OK.
    */
   #up(): boolean {
-    return this.vrings.some((vring) => vring.active);
+    return !this.frozen && this.vrings.some((vring) => vring.active);
+  }
+
+  /** Whether the front-end still has to be told that the configuration space has changed. */
+  get configPending(): boolean {
+    return this.#configPending;
+  }
+
+  /** All who run rings. */
+  get hosts(): readonly RingHosting[] {
+    return [this.host, ...this.remoteHosts];
   }
 
   /** The configuration space, or the status, has changed: tells the front-end, now or as soon as it is up. */

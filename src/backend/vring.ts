@@ -230,7 +230,7 @@ export class Vring implements RingToWork {
    * @throws {RingError} when it cannot be
    */
   #activate(): void {
-    if (!this.#started || !this.#enabled || this.#running || this.#broken) return;
+    if (!this.#started || !this.#enabled || this.#running || this.#broken || this.#paused) return;
     if (this.#ring === undefined) {
       if (this.#size === 0) throw new RingError(`ring ${this.index} was started before SET_VRING_NUM`);
       if (this.#address === undefined) {
@@ -343,8 +343,22 @@ export class Vring implements RingToWork {
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
+    try {
+      // It may have been started, or enabled, meanwhile.
+      if (this.#missing === undefined) this.#activate();
+    } catch (error) {
+      this.#break(error);
+    }
     this.handOut();
     if (this.#running) this.#wake();
+  }
+
+  /** Where another process may go on, once {@link quiesce} has come to its end; -1 for a ring that is not started. */
+  handOver(): number {
+    if (!this.#paused) return -1;
+    this.takeBack();
+    if (this.#ring !== undefined) this.show(this.#ring);
+    return this.#started ? this.#ring?.base ?? this.#base ?? this.#start : -1;
   }
 
   /** Lends the ring to its owner, if it has one and runs. */

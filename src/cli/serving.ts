@@ -5,7 +5,15 @@
  */
 
 import process from "node:process";
-import { type Device, errorText, type Log, serve, type ServeOptions, type Server } from "../../mod.ts";
+import {
+  describeTakeover,
+  type Device,
+  errorText,
+  type Log,
+  serve,
+  type ServeOptions,
+  type Server,
+} from "../../mod.ts";
 import { describeMessage } from "../tools/describe.ts";
 import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 
@@ -30,14 +38,21 @@ export const servingOptions: Readonly<Record<string, Option>> = {
   "inband-notifications": {
     help: "Offer notifications as messages, for User-Mode Linux and other simulators.",
   },
+  "takeover": {
+    help:
+      "Take over from the process that serves --socket-path now, if there is one: its front-ends notice a\n" +
+      "pause at most. It ends; if that fails, it serves on and this command fails.",
+  },
   "trace": { help: "Print every message of the control socket." },
   "verbose": { help: "Print when front-ends come and go." },
 };
 
 /** The options of {@link servingOptions} as {@link ServeOptions}. */
 export function serveOptions(values: Values, output: Output): ServeOptions {
-  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose } = values;
+  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose, takeover } =
+    values;
   if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
+  if (takeover === true && path === undefined) throw new UsageError("--takeover needs --socket-path");
   const log: Log = (level, text, error) => {
     if (level === "debug" || (level === "info" && verbose !== true)) return;
     output.error(`${level}: ${text}${error === undefined ? "" : `: ${errorText(error)}`}`);
@@ -50,6 +65,7 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
     workers: workers === undefined ? undefined : wholeNumber("workers", String(workers), 1, 64),
     iommu: values.iommu === true,
     inBandNotifications: values["inband-notifications"] === true,
+    takeover: path === undefined ? undefined : takeover === true ? "take" : "allow",
     log,
     onSession: trace !== true ? undefined : (session) => {
       session.connection.tap = (direction, message) => output.error(describeMessage(direction, message));
@@ -97,8 +113,10 @@ export async function serveAllUntilSignal(
     throw error;
   }
   for (const [signal, action] of Object.entries(signals)) process.on(signal, action);
-  for (const { options, what } of all) {
-    output.out(`${what} on ${options.socketPath ?? `descriptor ${options.fd}`}`);
+  for (const [i, { options, what }] of all.entries()) {
+    const { takenOver } = servers[i];
+    const taken = takenOver === undefined ? "" : `: ${describeTakeover(takenOver)}`;
+    output.out(`${what} on ${options.socketPath ?? `descriptor ${options.fd}`}${taken}`);
   }
   await Promise.all(servers.map((server) => server.finished));
   for (const [signal, action] of Object.entries(signals)) process.off(signal, action);

@@ -73,6 +73,10 @@ export class Responder<T extends MessageTable> {
   readonly #options: ResponderOptions;
   readonly #reactor: Reactor;
   #ended = false;
+  /** Whether a handler's promise is pending. */
+  #busy = false;
+  /** Called when none is, while nothing is read. */
+  #holding: (() => void)[] | undefined;
 
   /** Starts reading. */
   constructor(
@@ -90,28 +94,70 @@ export class Responder<T extends MessageTable> {
     reactor.watch(connection.fd, () => this.#pump());
   }
 
+  /** Reads nothing more until {@link resume}. Resolves when what was read is done: at once, or when its handler is. */
+  hold(): Promise<void> {
+    this.#holding ??= [];
+    if (this.#ended) return Promise.resolve();
+    if (!this.#busy) {
+      this.#reactor.pause(this.connection.fd);
+      return Promise.resolve();
+    }
+    return new Promise((resolve) => this.#holding?.push(resolve));
+  }
+
+  /** Ends {@link hold}. */
+  resume(): void {
+    if (this.#holding === undefined) return;
+    for (const held of this.#holding) held();
+    this.#holding = undefined;
+    if (!this.#busy && !this.#ended) this.#reactor.resume(this.connection.fd);
+  }
+
+  /**
+   * Handles a request that did not come by the connection. It is not answered.
+   *
+   * @param fds closed, but for what the handler takes
+   * @throws {ProtocolError} when it is refused, or the handler fails
+   */
+  async perform(name: keyof T & string, payload: Uint8Array, fds: DescriptorBag): Promise<void> {
+    const row: MessageRow = this.#table[name];
+    try {
+      await this.#call({ name, header: { request: row.id, flags: 0, size: payload.length }, payload, fds });
+    } catch (error) {
+      throw error instanceof ProtocolError ? error : named(name, error);
+    } finally {
+      fds.close();
+    }
+  }
+
+  /** Lets go of a connection that another process goes on with: to the peer nothing happens. */
+  release(): void {
+    this.#reactor.unwatch(this.connection.fd);
+    this.connection.release();
+    this.end();
+  }
+
   /** Ends the connection. */
   end(error?: unknown): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#reactor.unwatch(this.connection.fd);
     this.connection.close();
+    this.resume();
     this.#options.onEnd(error);
   }
 
   #pump(): void {
     try {
-      while (!this.#ended) {
+      while (!this.#ended && this.#holding === undefined) {
         const message = this.connection.receive();
         if (message === null) return;
         if (message === "end") return this.end();
         const pending = this.#handle(message);
         if (pending !== undefined) {
+          this.#busy = true;
           this.#reactor.pause(this.connection.fd);
-          pending.then(() => {
-            // Once it has ended, the number of its descriptor may belong to another connection.
-            if (!this.#ended) this.#reactor.resume(this.connection.fd);
-          }, (error) => this.end(error));
+          pending.then(() => this.#done(), (error) => this.end(error));
           return;
         }
       }
@@ -120,15 +166,27 @@ export class Responder<T extends MessageTable> {
     }
   }
 
+  #done(): void {
+    this.#busy = false;
+    if (this.#holding !== undefined) { for (const held of this.#holding.splice(0)) held(); }
+    // Once it has ended, the number of its descriptor may belong to another connection.
+    else if (!this.#ended) this.#reactor.resume(this.connection.fd);
+  }
+
+  /** Checks a message and has it handled. */
+  #call(message: Message): unknown {
+    const payload = this.#check(message, this.#table[message.name]);
+    const handler = this.#handlers[message.name as keyof T];
+    if (handler === undefined) throw new ProtocolError(message.name, "nobody here serves it");
+    return handler(payload as never, message.fds);
+  }
+
   /** Handles a message at once, or returns a promise of having done so. */
   #handle(message: Message): Promise<void> | undefined {
     const row = this.#table[message.name];
     let result: unknown;
     try {
-      const payload = this.#check(message, row);
-      const handler = this.#handlers[message.name as keyof T];
-      if (handler === undefined) throw new ProtocolError(message.name, "nobody here serves it");
-      result = handler(payload as never, message.fds);
+      result = this.#call(message);
     } catch (error) {
       message.fds.close();
       this.#fail(message, row, error);

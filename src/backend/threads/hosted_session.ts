@@ -64,6 +64,8 @@ const HOST_METHODS: ReadonlySet<string> = new Set(
     "invalidateIotlb",
     "clearIotlb",
     "writeConfig",
+    "freeze",
+    "thaw",
   ] satisfies (keyof RingHost)[],
 );
 

@@ -53,6 +53,7 @@ export class RngDevice extends Device {
     super({
       type: 4,
       name: "rng",
+      stateless: true,
       connect: (): DeviceBehaviour => {
         const requests = new Requests(source, limiter, onError, (bytes) => this.bytesGiven += bytes);
         return { queues: [requests], disconnected: () => requests.close() };
