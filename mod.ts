@@ -40,4 +40,4 @@ export { OsError } from "./ffi/os_error.ts";
 export { DescriptorBag } from "./ffi/fd.ts";
 export { Iovec } from "./ffi/iovec.ts";
 export { type Looker, Reactor } from "./ffi/reactor.ts";
-export { Connection, type Message, type Tap } from "./src/transport/connection.ts";
+export { Connection, type Message, type PartialMessage, type Tap } from "./src/transport/connection.ts";

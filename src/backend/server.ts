@@ -171,6 +171,8 @@ export class Server {
    * Goes on with what another process serves.
    *
    * @throws {TakeoverError} when it cannot; the other process serves on, and this server is closed
+   *
+   * @ignore
    */
   async takeOver(gift: Gift): Promise<void> {
     try {

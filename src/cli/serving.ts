@@ -15,6 +15,7 @@ import {
   type Server,
 } from "../../mod.ts";
 import { describeMessage } from "../tools/describe.ts";
+import { startSuccessor } from "./successor.ts";
 import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 
 /** Options of every command that serves a device. */
@@ -41,7 +42,8 @@ export const servingOptions: Readonly<Record<string, Option>> = {
   "takeover": {
     help:
       "Take over from the process that serves --socket-path now, if there is one: its front-ends notice a\n" +
-      "pause at most. It ends; if that fails, it serves on and this command fails.",
+      "pause at most. It ends; if that fails, it serves on and this command fails. SIGUSR2\n" +
+      "starts the same command line again in this way, if deno has --allow-run and --allow-env.",
   },
   "trace": { help: "Print every message of the control socket." },
   "verbose": { help: "Print when front-ends come and go." },
@@ -105,7 +107,12 @@ export async function serveAllUntilSignal(
 ): Promise<void> {
   const servers: Server[] = [];
   const stop = () => servers.forEach((server) => server.close());
-  const signals = { SIGTERM: stop, SIGINT: stop, SIGHUP: onHangup } as const;
+  const signals = {
+    SIGTERM: stop,
+    SIGINT: stop,
+    SIGHUP: onHangup,
+    SIGUSR2: () => startSuccessor(output),
+  } as const;
   try {
     for (const { device, options } of all) servers.push(await serve(device, options));
   } catch (error) {

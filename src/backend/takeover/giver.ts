@@ -56,7 +56,7 @@ export class Giver {
   readonly #reactor: Reactor;
   readonly #log: Log;
   readonly #patience: number;
-  readonly #own = ownCredentials();
+  readonly #user: number;
   readonly #dialogues = new Set<Dialogue>();
   #giving = false;
   #closed = false;
@@ -66,6 +66,7 @@ export class Giver {
    *
    * @param where a path, or a socket that listens on it
    * @param patience how long the rings may stand still, ms
+   * @param user who may ask, by number
    * @throws {SocketInUseError} when another process listens on the path
    * @throws {OsError} when the socket cannot be made
    */
@@ -76,7 +77,9 @@ export class Giver {
     reactor: Reactor,
     log: Log,
     patience: number = PATIENCE,
+    user: number = ownCredentials().uid,
   ) {
+    this.#user = user;
     this.#listener = inherited === undefined ? new Listener(path, 0o600) : new Listener(path, inherited);
     this.#givable = givable;
     this.#reactor = reactor;
@@ -107,10 +110,8 @@ export class Giver {
     const fd = accept(this.#listener.fd);
     if (fd === null) return;
     const peer = peerCredentials(fd);
-    if (peer.uid !== this.#own.uid || this.#dialogues.size >= MOST) {
-      const why = peer.uid !== this.#own.uid
-        ? `user ${peer.uid} is not user ${this.#own.uid}`
-        : "too many ask";
+    if (peer.uid !== this.#user || this.#dialogues.size >= MOST) {
+      const why = peer.uid !== this.#user ? `user ${peer.uid} is not user ${this.#user}` : "too many ask";
       this.#log("warning", `${this.#givable.name}: process ${peer.pid} may not take over: ${why}`);
       close(fd);
       return;
@@ -167,7 +168,7 @@ export class Giver {
     const sessions = [...givable.sessions];
     try {
       const records = await inTime(dialogue, Promise.all(sessions.map((session) => session.freeze())));
-      const part = { version: VERSION, pid: this.#own.pid, sessions: sessions.length, since };
+      const part = { version: VERSION, pid: ownCredentials().pid, sessions: sessions.length, since };
       await dialogue.send("SERVER", serverPart.encode(part), [givable.listener, this.#listener.fd]);
       for (const [i, session] of sessions.entries()) {
         await sendSession(dialogue, session.connection.fd, records[i]);
