@@ -30,6 +30,14 @@ export {
 } from "./src/backend/server.ts";
 export { TakeoverError } from "./src/backend/takeover/messages.ts";
 export { Session } from "./src/backend/session.ts";
+export {
+  defaultLimits,
+  type Limit,
+  type LimitName,
+  type Limits,
+  limitsOf,
+  limitTable,
+} from "./src/backend/limits.ts";
 export type { SessionOptions } from "./src/backend/session_state.ts";
 export { Chain, type Fill } from "./src/virtqueue/chain.ts";
 export { RingError } from "./src/virtqueue/ring.ts";

@@ -28,6 +28,8 @@ export interface BackChannelContext {
    * 11.1) has no device to tell yet and ends.
    */
   up(): boolean;
+  /** Requests that may be unanswered. */
+  readonly answers: number;
   /** The channel has broken. */
   onError(error: unknown): void;
 }
@@ -131,6 +133,10 @@ export class BackChannel {
     const missing = this.#missing(name);
     if (missing !== undefined || this.#requester === undefined) {
       throw new ProtocolError(name, `cannot be sent: ${missing}`);
+    }
+    const { answers } = this.#context;
+    if (this.#requester.unanswered >= answers) {
+      throw new ProtocolError(name, `cannot be sent: ${answers} requests are unanswered (limit answers)`);
     }
     this.#requester.replyAck = this.#context.negotiated("REPLY_ACK");
     return await this.#requester.request(name, payload, fds);

@@ -9,6 +9,7 @@ import { Reactor } from "../../ffi/reactor.ts";
 import { accept, isListening } from "../../ffi/socket.ts";
 import { Listener } from "../../ffi/listener.ts";
 import type { Device } from "./device.ts";
+import { type Limits, limitsOf } from "./limits.ts";
 import { errorText, type Log, logToStderr } from "./log.ts";
 import { Session } from "./session.ts";
 import { Giver } from "./takeover/giver.ts";
@@ -29,8 +30,8 @@ export interface ServeOptions {
   readonly fd?: number;
   /** Permission bits of the socket file; 0o600 (the owner alone) by default. */
   readonly socketMode?: number;
-  /** The most front-ends at once; 64 by default, 1 for an exclusive device. Others wait in the socket's queue. */
-  readonly maxSessions?: number;
+  /** How much front-ends may use; `docs/limits.md` lists the bounds and their defaults. */
+  readonly limits?: Partial<Limits>;
   /**
    * How long to keep looking at a ring that was just busy before sleeping, µs at the most; 50 by default. It adapts below
    * that. 0 sleeps at once. Holds for all devices of the process.
@@ -98,6 +99,7 @@ export class Server {
   readonly #reactor = Reactor.shared();
   readonly #threads: ThreadPool | undefined;
   readonly #sessions = new Set<Session>();
+  readonly #limits: Limits;
   readonly #maxSessions: number;
   #listener = -1;
   #giver: Giver | undefined;
@@ -117,7 +119,8 @@ export class Server {
     this.#device = device;
     this.#options = options;
     this.#log = log;
-    this.#maxSessions = device.definition.exclusive === true ? 1 : options.maxSessions ?? 64;
+    this.#limits = limitsOf(options.limits);
+    this.#maxSessions = device.definition.exclusive === true ? 1 : this.#limits.sessions;
     this.finished = new Promise((resolve) => this.#finish = resolve);
     if (socketPath !== undefined) {
       this.#socketFile = gift === undefined
@@ -253,6 +256,7 @@ export class Server {
         threads: this.#threads,
         iommu: this.#options.iommu,
         inBandNotifications: this.#options.inBandNotifications,
+        limits: this.#limits,
         handover: this.#giver !== undefined,
         onEnd: () => {
           this.#sessions.delete(session);
@@ -329,6 +333,7 @@ export async function serve(device: Device | URL, options: ServeOptions): Promis
   if ((socketPath === undefined) === (fd === undefined)) {
     throw new TypeError("serve: give either socketPath or fd");
   }
+  limitsOf(options.limits);
   if (takeover !== undefined && socketPath === undefined) {
     throw new TypeError("serve: takeover needs socketPath");
   }

@@ -62,6 +62,7 @@ export class Session {
     this.#responder = new Responder(this.connection, frontendMessages, recorded, options.reactor, {
       replyAck: () => state.negotiated("REPLY_ACK"),
       refuse: (row) => state.refuse(row),
+      rate: state.limits.messages,
       onFailure: (error) => state.log("warning", "a request of the front-end failed", error),
       onEnd: (error) => this.#end(error),
     });

@@ -24,6 +24,7 @@ import { BackChannel } from "./back_channel.ts";
 import { IotlbMisses } from "./iotlb_misses.ts";
 import type { Device, DeviceBehaviour, FrontEndLink } from "./device.ts";
 import type { StateTransfer } from "./device_state.ts";
+import { defaultLimits, type Limits } from "./limits.ts";
 import type { Log, LogLevel } from "./log.ts";
 import { Postcopy } from "./postcopy.ts";
 import { SharedWindows } from "./shared_windows.ts";
@@ -62,6 +63,8 @@ export interface SessionOptions {
   readonly reactor: Reactor;
   /** Where to write what happens. */
   readonly log: Log;
+  /** How much the front-end may use; {@link defaultLimits} by default. */
+  readonly limits?: Limits;
   /** Whether to offer ACCESS_PLATFORM: the driver's addresses may go through an IOMMU. */
   readonly iommu?: boolean;
   /** Whether to offer INBAND_NOTIFICATIONS. */
@@ -102,6 +105,8 @@ export class SessionState {
   readonly behaviour: DeviceBehaviour;
   /** Waiting. */
   readonly reactor: Reactor;
+  /** How much the front-end may use. */
+  readonly limits: Limits;
   /** What is negotiated and shared; and the rings, unless other threads run them. */
   readonly host: RingHost;
   /** Those who run the rings in other threads. */
@@ -137,12 +142,14 @@ export class SessionState {
   constructor(device: Device, options: SessionOptions) {
     const { reactor, log, iommu = false, inBandNotifications = false, threads } = options;
     this.device = device;
+    const limits = this.limits = options.limits ?? defaultLimits;
     this.reactor = reactor;
     this.#log = log;
     this.channel = new BackChannel({
       reactor,
       negotiated: (feature) => this.negotiated(feature),
       up: () => this.#up(),
+      answers: limits.answers,
       onError: (error) => this.log("warning", "the back-end channel is closed", error),
     });
     this.#iotlbMisses = new IotlbMisses(
@@ -176,9 +183,9 @@ export class SessionState {
       onRequestError: (index, error) => this.log("warning", `a request on ring ${index} failed`, error),
       onBroken: (index, error) => this.#onBroken(index, error),
     };
-    const indices = this.behaviour.queues.map((_, index) => index);
-    this.host = new RingHost(this.behaviour, threads === undefined ? indices : [], reactor, events);
-    this.remoteHosts = threads?.open(this.behaviour, events, link) ?? [];
+    const indices = this.behaviour.queues.map((_, index) => index).slice(0, limits.rings);
+    this.host = new RingHost(this.behaviour, threads === undefined ? indices : [], reactor, events, limits);
+    this.remoteHosts = threads?.open(this.behaviour, events, link, limits) ?? [];
     this.vrings = [...this.host.vrings, ...this.remoteHosts.flatMap(({ vrings }) => vrings)]
       .sort((a, b) => a.index - b.index);
   }

@@ -15,6 +15,7 @@ import {
   type Server,
 } from "../../mod.ts";
 import { describeMessage } from "../tools/describe.ts";
+import { limitOption, limitsFrom } from "./limits.ts";
 import { startSuccessor } from "./successor.ts";
 import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 
@@ -39,6 +40,7 @@ export const servingOptions: Readonly<Record<string, Option>> = {
   "inband-notifications": {
     help: "Offer notifications as messages, for User-Mode Linux and other simulators.",
   },
+  "limit": limitOption,
   "takeover": {
     help:
       "Take over from the process that serves --socket-path now, if there is one: its front-ends notice a\n" +
@@ -67,6 +69,7 @@ export function serveOptions(values: Values, output: Output): ServeOptions {
     workers: workers === undefined ? undefined : wholeNumber("workers", String(workers), 1, 64),
     iommu: values.iommu === true,
     inBandNotifications: values["inband-notifications"] === true,
+    limits: values.limit === undefined ? undefined : limitsFrom(values.limit as readonly string[]),
     takeover: path === undefined ? undefined : takeover === true ? "take" : "allow",
     log,
     onSession: trace !== true ? undefined : (session) => {

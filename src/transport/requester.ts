@@ -96,6 +96,11 @@ export class Requester<T extends MessageTable> {
     return new Promise((resolve, reject) => this.#waiting.push({ name, row, reply, resolve, reject }));
   }
 
+  /** Requests that wait for their answer. */
+  get unanswered(): number {
+    return this.#waiting.length;
+  }
+
   /** Resolves when no answer is due, which is now or when the last has come. */
   answered(): Promise<void> {
     if (this.#waiting.length === 0) return Promise.resolve();

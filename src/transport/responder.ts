@@ -13,6 +13,9 @@ import type { MessageRow, MessageTable, PayloadOf, ReplyOf } from "../protocol/m
 import { codecOf, payloads, type PayloadTypes } from "../protocol/payloads.ts";
 import { Connection, type Message } from "./connection.ts";
 
+/** Requests that are read before others get their turn. */
+const TURN = 64;
+
 /** An answer with descriptors, or one whose payload is left out because the request failed. */
 export class Reply<T> {
   /** The value, or `undefined` to answer without a payload. */
@@ -53,6 +56,8 @@ export interface ResponderOptions {
   refuse(row: MessageRow): string | undefined;
   /** A request failed; the session goes on, the peer was told (or it did not ask, and {@link forgives}). */
   onFailure(error: unknown): void;
+  /** Requests that are read in a second, and at once after a pause; without end by default. */
+  readonly rate?: number;
   /** Whether the connection outlives a request that has failed without a way to tell the peer. Not by default. */
   readonly forgives?: boolean;
   /** The connection is over, with the reason unless the peer just left. Called once. */
@@ -73,6 +78,11 @@ export class Responder<T extends MessageTable> {
   readonly #options: ResponderOptions;
   readonly #reactor: Reactor;
   #ended = false;
+  #reading = true;
+  #throttle: ReturnType<typeof setTimeout> | undefined;
+  /** Requests that may be read now, as of a time, ms. */
+  #allowance: number;
+  #asOf = performance.now();
   /** Whether a handler's promise is pending. */
   #busy = false;
   /** Called when none is, while nothing is read. */
@@ -91,17 +101,15 @@ export class Responder<T extends MessageTable> {
     this.#handlers = handlers;
     this.#reactor = reactor;
     this.#options = options;
+    this.#allowance = options.rate ?? Infinity;
     reactor.watch(connection.fd, () => this.#pump());
   }
 
   /** Reads nothing more until {@link resume}. Resolves when what was read is done: at once, or when its handler is. */
   hold(): Promise<void> {
     this.#holding ??= [];
-    if (this.#ended) return Promise.resolve();
-    if (!this.#busy) {
-      this.#reactor.pause(this.connection.fd);
-      return Promise.resolve();
-    }
+    this.#readOn();
+    if (this.#ended || !this.#busy) return Promise.resolve();
     return new Promise((resolve) => this.#holding?.push(resolve));
   }
 
@@ -110,7 +118,33 @@ export class Responder<T extends MessageTable> {
     if (this.#holding === undefined) return;
     for (const held of this.#holding) held();
     this.#holding = undefined;
-    if (!this.#busy && !this.#ended) this.#reactor.resume(this.connection.fd);
+    this.#readOn();
+  }
+
+  /** Reads, or does not, as it has to be now. */
+  #readOn(): void {
+    const reads = !this.#busy && this.#holding === undefined && this.#throttle === undefined;
+    // Once it has ended, the number of its descriptor may belong to another connection.
+    if (this.#ended || reads === this.#reading) return;
+    this.#reading = reads;
+    if (reads) this.#reactor.resume(this.connection.fd);
+    else this.#reactor.pause(this.connection.fd);
+  }
+
+  /** Whether the next request may be read now. If not, it is in a while. */
+  #allowed(): boolean {
+    const { rate } = this.#options;
+    if (rate === undefined || this.#allowance >= 1) return true;
+    const now = performance.now();
+    this.#allowance = Math.min(rate, this.#allowance + (now - this.#asOf) * rate / 1000);
+    this.#asOf = now;
+    if (this.#allowance >= 1) return true;
+    this.#throttle = setTimeout(() => {
+      this.#throttle = undefined;
+      this.#readOn();
+    }, Math.ceil((1 - this.#allowance) * 1000 / rate));
+    this.#readOn();
+    return false;
   }
 
   /**
@@ -141,6 +175,7 @@ export class Responder<T extends MessageTable> {
   end(error?: unknown): void {
     if (this.#ended) return;
     this.#ended = true;
+    clearTimeout(this.#throttle);
     this.#reactor.unwatch(this.connection.fd);
     this.connection.close();
     this.resume();
@@ -149,14 +184,16 @@ export class Responder<T extends MessageTable> {
 
   #pump(): void {
     try {
-      while (!this.#ended && this.#holding === undefined) {
+      // Others get their turn before there can be more.
+      for (let n = 0; n < TURN && this.#reading && !this.#ended && this.#allowed(); n++) {
         const message = this.connection.receive();
         if (message === null) return;
         if (message === "end") return this.end();
+        this.#allowance--;
         const pending = this.#handle(message);
         if (pending !== undefined) {
           this.#busy = true;
-          this.#reactor.pause(this.connection.fd);
+          this.#readOn();
           pending.then(() => this.#done(), (error) => this.end(error));
           return;
         }
@@ -169,8 +206,7 @@ export class Responder<T extends MessageTable> {
   #done(): void {
     this.#busy = false;
     if (this.#holding !== undefined) { for (const held of this.#holding.splice(0)) held(); }
-    // Once it has ended, the number of its descriptor may belong to another connection.
-    else if (!this.#ended) this.#reactor.resume(this.connection.fd);
+    this.#readOn();
   }
 
   /** Checks a message and has it handled. */

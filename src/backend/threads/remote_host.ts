@@ -12,6 +12,7 @@ import type { BackendMessage } from "../../protocol/messages.ts";
 import type { Inflight, VringAddress } from "../../protocol/payloads.ts";
 import type { Endianness } from "../../protocol/struct.ts";
 import type { FrontEndLink } from "../device.ts";
+import type { Limits } from "../limits.ts";
 import type { RingEvents, RingHosting, RingPosition } from "../ring_host.ts";
 import type { VringControl } from "../vring_control.ts";
 import {
@@ -151,6 +152,7 @@ export class RemoteHost implements RingHosting, SessionInbox {
     rings: readonly number[],
     events: RingEvents,
     link: FrontEndLink,
+    limits: Limits,
   ) {
     this.#thread = thread;
     this.#session = session;
@@ -162,7 +164,7 @@ export class RemoteHost implements RingHosting, SessionInbox {
     thread.join(session, this);
     const id = ++this.#calls;
     this.opened = this.#expect(id);
-    thread.post({ kind: "open", session, id, rings });
+    thread.post({ kind: "open", session, id, rings, limits });
   }
 
   #expect(id: number): Promise<unknown> {
