@@ -255,7 +255,7 @@ export interface DeviceDefinition extends Partial<DeviceBehaviour> {
   /**
    * Whether it keeps nothing between requests that a device made anew by the same options does not have: another process
    * can then take its front-ends over (`takeover` of {@link serve}). A device with {@link DeviceBehaviour.state} can be taken
-   * over, too; others cannot.
+   * over, too; others cannot. `false` says that it must not, not even while it has no front-end.
    */
   readonly stateless?: boolean;
   /** Lets it run in worker threads (`workers` of {@link serve}). */

@@ -14,7 +14,7 @@ import { errorText, type Log, logToStderr } from "./log.ts";
 import { Session } from "./session.ts";
 import { Giver } from "./takeover/giver.ts";
 import { controlPath, TakeoverError } from "./takeover/messages.ts";
-import type { SessionRecord } from "./takeover/session_record.ts";
+import { deviceRefusal, type SessionRecord } from "./takeover/session_record.ts";
 import { Gift } from "./takeover/taker.ts";
 import { makeDevice } from "./threads/make_device.ts";
 import type { DeviceSource } from "./threads/messages.ts";
@@ -159,6 +159,7 @@ export class Server {
         device: this.#device.definition.type,
         name: this.#device.name,
         listener: this.#listener,
+        refusal: deviceRefusal(this.#device.definition),
         sessions,
         pause: () => this.#hold(true),
         resume: () => this.#hold(false),
@@ -179,6 +180,9 @@ export class Server {
    */
   async takeOver(gift: Gift): Promise<void> {
     try {
+      // Its state would be another.
+      const refusal = deviceRefusal(this.#device.definition);
+      if (refusal !== undefined) throw new TakeoverError(refusal);
       for (const { fd, record } of gift.sessions) {
         await this.#startSession(gift.own(fd), record).restore(record);
       }

@@ -99,3 +99,38 @@ realTest(
     t.diagnostic(`rings stood still for ${disks.pauses.join(", ")} ms`);
   },
 );
+
+realTest(
+  "a SCSI host and an entropy device of Linux in QEMU change their processes",
+  ["qemu", "guest"],
+  { timeout: 180_000 },
+  async (t) => {
+    const image = newImage(t, 16 * MIB);
+    const hosts = await Succession.of(t, "scsi", [`--lun=file:${image}`]);
+    const entropy = await Succession.of(t, "rng", []);
+    const guest = await restoreGuest(t);
+    await guest.plug("vhost-user-scsi-pci", hosts.socket);
+    await guest.plug("vhost-user-rng-pci", entropy.socket, { id: "vu1", slot: 1 });
+    await guest.waitFor("[ -b /dev/sda ] && grep -q virtio /sys/class/misc/hw_random/rng_available");
+    for (let change = 1; change <= CHANGES; change++) {
+      // Under way while the process changes.
+      await guest.run(
+        "rm -f /tmp/over; (dd if=/dev/urandom of=/tmp/data bs=1M count=4; dd if=/tmp/data of=/dev/sda bs=64k " +
+          "oflag=direct; touch /tmp/over) >/tmp/said 2>&1 &",
+      );
+      await hosts.next();
+      await entropy.next();
+      await guest.waitFor("[ -e /tmp/over ]", 60_000);
+      assert.doesNotMatch(await guest.run("cat /tmp/said"), /rror/);
+      const [wanted, found] = (await guest.run(
+        "sha256sum </tmp/data; dd if=/dev/sda bs=64k count=64 iflag=direct 2>/dev/null | sha256sum",
+      )).split("\n");
+      assert.equal(found, wanted);
+      assert.equal((await guest.run("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c")).trim(), "64");
+    }
+    await guest.stop();
+    await hosts.current.checkUnharmed();
+    await entropy.current.checkUnharmed();
+    t.diagnostic(`rings stood still for ${[...hosts.pauses, ...entropy.pauses].join(", ")} ms`);
+  },
+);

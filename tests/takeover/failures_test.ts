@@ -12,6 +12,7 @@ import { BlkDevice, MemoryStorage } from "../../src/devices/blk/mod.ts";
 import { RngDevice } from "../../src/devices/rng/mod.ts";
 import { echoDevice } from "../features/echo.ts";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
+import { GatedStorage } from "../session/gated_storage.ts";
 import { aWhile, bytesOf, eventually, verify } from "../session/scene.ts";
 import { onEnd } from "../support/cleanup.ts";
 import { descriptors, greeting, noneLost, Stand, takeAll } from "./stand.ts";
@@ -157,8 +158,13 @@ test("a request that does not end keeps the server where it is", LIMIT, async (t
 const DIFFERENT: readonly (readonly [string, (stand: Stand) => Promise<unknown>, RegExp])[] = [
   [
     "a smaller disk",
-    (stand) => stand.disk({ storage: new MemoryStorage(1 << 19) }, { takeover: "take" }),
+    (stand) => stand.disk({ storage: new GatedStorage(1 << 19) }, { takeover: "take" }),
     /the disk must have at least 2048 sectors, got 1024/,
+  ],
+  [
+    "a disk in memory",
+    (stand) => stand.disk({ storage: new MemoryStorage(1 << 20) }, { takeover: "take" }),
+    /keeps state that it cannot hand over/,
   ],
   [
     "larger blocks",
@@ -195,7 +201,10 @@ for (const [what, attempt, reason] of DIFFERENT) {
     );
     await eventually("the older one tells, too", () => reason.test(stand.log.problems.at(-1) ?? ""));
     await load.more();
-    await noneLost(before, what === "a smaller disk" ? ["/memfd:vhost-user-disk (deleted)"] : []);
+    await noneLost(
+      before,
+      ["a smaller disk", "a disk in memory"].includes(what) ? ["/memfd:vhost-user-disk (deleted)"] : [],
+    );
     assert.equal(server.sessions, 1);
     await load.finish();
   });
@@ -244,8 +253,10 @@ test("a disk in memory is not handed over", LIMIT, async (t) => {
   const stand = new Stand(t);
   const storage = new MemoryStorage(1 << 20);
   await stand.disk({ storage });
+  const again = (): Promise<unknown> => stand.disk({ storage }, { takeover: "take" });
+  await assert.rejects(again(), /keeps state that it cannot hand over/);
   const load = await stand.load();
-  await assert.rejects(stand.disk({ storage }, { takeover: "take" }), /keeps state that it cannot hand over/);
+  await assert.rejects(again(), /keeps state that it cannot hand over/);
   await load.finish();
   storage.close();
 });
@@ -320,6 +331,7 @@ test("another user is turned away", LIMIT, async (t) => {
     device: 2,
     name: "blk",
     listener: -1,
+    refusal: undefined,
     sessions: [],
     pause: () => assert.fail("rings must not rest for it"),
     resume: () => {},

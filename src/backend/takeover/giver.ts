@@ -39,6 +39,8 @@ export interface Givable {
   readonly name: string;
   /** The socket that front-ends connect to. */
   readonly listener: number;
+  /** Why it can never be given, for people; `undefined` when it can. */
+  readonly refusal: string | undefined;
   /** Front-ends. */
   readonly sessions: Iterable<Session>;
   /** Accepts no front-end until {@link resume}. */
@@ -158,6 +160,8 @@ export class Giver {
         `the device is of virtio type ${this.#givable.device} here, ${said.device} there`,
       );
     }
+    const { refusal } = this.#givable;
+    if (refusal !== undefined) throw new TakeoverError(refusal);
   }
 
   async #give(dialogue: Dialogue, pid: number): Promise<void> {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { DeviceBehaviour, DeviceDefinition } from "../device.ts";
+import type { DeviceDefinition } from "../device.ts";
 import { frameState, unframeState } from "../device_state.ts";
 import { FieldError } from "../../protocol/error.ts";
 import type { frontendMessages } from "../../protocol/messages.ts";
@@ -32,13 +32,11 @@ export interface SessionRecord {
   readonly state: Uint8Array | undefined;
 }
 
-/** Why a device cannot be handed over. */
-export function deviceRefusal(
-  definition: DeviceDefinition,
-  behaviour: DeviceBehaviour | DeviceDefinition,
-): string | undefined {
-  if (definition.stateless === true || behaviour.state !== undefined) return undefined;
-  return "this device keeps state that it cannot hand over";
+const KEEPS = "this device keeps state that it cannot hand over";
+
+/** Why a device can never be handed over, not even while it has no front-end. */
+export function deviceRefusal({ stateless }: DeviceDefinition): string | undefined {
+  return stateless === false ? KEEPS : undefined;
 }
 
 /** Why a session cannot be handed over now; `undefined` when it can. */
@@ -46,7 +44,9 @@ export function refusal(state: SessionState): string | undefined {
   if (state.postcopy.expected) return "a postcopy migration arrives";
   if (state.transfer !== undefined) return "the device's state is being transferred";
   if (!state.windows.empty) return "the device shows files in shared memory";
-  return deviceRefusal(state.device.definition, state.behaviour);
+  return state.device.definition.stateless === true || state.behaviour.state !== undefined
+    ? undefined
+    : KEEPS;
 }
 
 /** A session that rests. The descriptors stay its own. */
