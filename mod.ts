@@ -20,8 +20,24 @@ export * from "./src/backend/device.ts";
 export * from "./src/backend/log.ts";
 export type { StateKeeper } from "./src/backend/device_state.ts";
 export { SharedWindows } from "./src/backend/shared_windows.ts";
-export { serve, type ServeOptions, Server, SocketInUseError } from "./src/backend/server.ts";
+export {
+  describeTakeover,
+  serve,
+  type ServeOptions,
+  Server,
+  SocketInUseError,
+  type TakenOver,
+} from "./src/backend/server.ts";
+export { TakeoverError } from "./src/backend/takeover/messages.ts";
 export { Session } from "./src/backend/session.ts";
+export {
+  defaultLimits,
+  type Limit,
+  type LimitName,
+  type Limits,
+  limitsOf,
+  limitTable,
+} from "./src/backend/limits.ts";
 export type { SessionOptions } from "./src/backend/session_state.ts";
 export { Chain, type Fill } from "./src/virtqueue/chain.ts";
 export { RingError } from "./src/virtqueue/ring.ts";
@@ -32,4 +48,4 @@ export { OsError } from "./ffi/os_error.ts";
 export { DescriptorBag } from "./ffi/fd.ts";
 export { Iovec } from "./ffi/iovec.ts";
 export { type Looker, Reactor } from "./ffi/reactor.ts";
-export { Connection, type Message, type Tap } from "./src/transport/connection.ts";
+export { Connection, type Message, type PartialMessage, type Tap } from "./src/transport/connection.ts";

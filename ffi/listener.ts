@@ -63,10 +63,23 @@ export class Listener {
    * @throws {SocketInUseError} when another process listens on the path, or it is not a socket
    * @throws {OsError} when the socket cannot be made
    */
-  constructor(path: string, mode: number, kind: SocketKind = "stream", backlog = 16) {
-    this.fd = listenOn(path, mode, kind, backlog);
+  constructor(path: string, mode: number, kind?: SocketKind, backlog?: number);
+  /** Takes over a socket that listens on the path already. */
+  constructor(path: string, listening: { readonly fd: number });
+  constructor(
+    path: string,
+    how: number | { readonly fd: number },
+    kind: SocketKind = "stream",
+    backlog = 16,
+  ) {
+    this.fd = typeof how === "number" ? listenOn(path, how, kind, backlog) : how.fd;
     this.#path = path;
     this.#identity = identity(path);
+  }
+
+  /** Closes the socket and leaves the file to another process that has the socket, too. */
+  release(): void {
+    close(this.fd);
   }
 
   /** Stops listening and removes the file, unless another server has put its own there by now. */

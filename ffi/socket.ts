@@ -196,6 +196,17 @@ export function peerCredentials(fd: number): PeerCredentials {
   return { pid: option.get32(0), uid: option.get32(4) >>> 0, gid: option.get32(8) >>> 0 };
 }
 
+/** This process, as a peer sees it. */
+export function ownCredentials(): PeerCredentials {
+  const [one, other] = socketPair();
+  try {
+    return peerCredentials(one);
+  } finally {
+    close(one);
+    close(other);
+  }
+}
+
 /** The most descriptors that one message may carry here; the protocol allows 8, crosvm sends up to 32. */
 export const MAX_DESCRIPTORS = 32;
 

@@ -28,6 +28,8 @@ export interface BackChannelContext {
    * 11.1) has no device to tell yet and ends.
    */
   up(): boolean;
+  /** Requests that may be unanswered. */
+  readonly answers: number;
   /** The channel has broken. */
   onError(error: unknown): void;
 }
@@ -36,6 +38,9 @@ export interface BackChannelContext {
 export class BackChannel {
   readonly #context: BackChannelContext;
   #requester: Requester<typeof backendMessages> | undefined;
+  /** Resolves at the end of {@link hold}. */
+  #held: Promise<void> | undefined;
+  #resume: () => void = () => {};
 
   /** A channel without a socket. */
   constructor(context: BackChannelContext) {
@@ -53,8 +58,33 @@ export class BackChannel {
 
   /** Closes the socket; requests under way fail. */
   close(): void {
+    this.resume();
     this.#requester?.end();
     this.#requester = undefined;
+  }
+
+  /** Resolves when no answer is due. */
+  answered(): Promise<void> {
+    return this.#requester?.answered() ?? Promise.resolve();
+  }
+
+  /** Lets requests wait until {@link resume}. Resolves when no answer is due. */
+  hold(): Promise<void> {
+    this.#held ??= new Promise((resolve) => this.#resume = resolve);
+    return this.answered();
+  }
+
+  /** Ends {@link hold}. */
+  resume(): void {
+    this.#held = undefined;
+    this.#resume();
+  }
+
+  /** Closes the socket, which another process goes on with. */
+  release(): void {
+    this.#requester?.release();
+    this.#requester = undefined;
+    this.resume();
   }
 
   /** Why a message cannot be sent, even while the device is up. */
@@ -94,16 +124,21 @@ export class BackChannel {
   }
 
   /** The same while a ring is only about to run, which needs entries of the IOTLB to do so. */
-  requestEarly<K extends BackendMessage>(
+  async requestEarly<K extends BackendMessage>(
     name: K,
     payload: PayloadOf<(typeof backendMessages)[K]>,
     fds: readonly number[] = [],
   ): Promise<Answer<ReplyOf<(typeof backendMessages)[K]>>> {
+    if (this.#held !== undefined) await this.#held;
     const missing = this.#missing(name);
     if (missing !== undefined || this.#requester === undefined) {
-      return Promise.reject(new ProtocolError(name, `cannot be sent: ${missing}`));
+      throw new ProtocolError(name, `cannot be sent: ${missing}`);
+    }
+    const { answers } = this.#context;
+    if (this.#requester.unanswered >= answers) {
+      throw new ProtocolError(name, `cannot be sent: ${answers} requests are unanswered (limit answers)`);
     }
     this.#requester.replyAck = this.#context.negotiated("REPLY_ACK");
-    return this.#requester.request(name, payload, fds);
+    return await this.#requester.request(name, payload, fds);
   }
 }

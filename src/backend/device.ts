@@ -181,6 +181,14 @@ export interface ConfigSpace {
    * @param offset of the first byte
    */
   write?(offset: number, data: Uint8Array, migration: boolean): void;
+  /**
+   * Another process hands a front-end over whose driver has seen these bytes; they are not those of {@link read}. Throw when
+   * that driver cannot go on, as it cannot with a smaller disk; the other process then goes on. Otherwise the driver is told
+   * of the change. Absent: no difference is taken.
+   *
+   * @param before with the same byte order as {@link read}
+   */
+  follow?(before: Uint8Array, endianness: Endianness): void;
 }
 
 /** What a device does, for one front-end. */
@@ -289,6 +297,12 @@ export interface DeviceDefinition extends Partial<DeviceBehaviour> {
   readonly exclusive?: boolean;
   /** What its requests are: for `withFaults` and others that look at them without knowing the device. */
   readonly requests?: RequestFormat;
+  /**
+   * Whether it keeps nothing between requests that a device made anew by the same options does not have: another process
+   * can then take its front-ends over (`takeover` of {@link serve}). A device with {@link DeviceBehaviour.state} can be taken
+   * over, too; others cannot. `false` says that it must not, not even while it has no front-end.
+   */
+  readonly stateless?: boolean;
   /** Lets it run in worker threads (`workers` of {@link serve}). */
   readonly worker?: WorkerRules;
   /** Makes the behaviour for one front-end, where the state is not the same for all. */

@@ -25,9 +25,6 @@ export class DeviceStateError extends Error {
 
 const MAGIC = 0x53445556; // "VUDS"
 const FORMAT = 1;
-/** The largest state that is taken over, bytes. */
-const MAX_STATE = 256 * 2 ** 20;
-
 /** What stands before the state: who wrote it, how long it is, and its SHA-256. */
 const frame = new Struct<
   { magic: number; format: number; device: number; length: bigint; sha256: Uint8Array }
@@ -96,11 +93,24 @@ export class StateTransfer {
   readonly outcome: Promise<void>;
   readonly #fd: number;
   readonly #reactor: Reactor;
+  readonly #most: number;
   #cancel: ((error: Error) => void) | undefined;
   #open = true;
 
-  /** Takes over a descriptor: the end of a pipe, or a socket. */
-  constructor(direction: "save" | "load", fd: number, device: number, keeper: StateKeeper, reactor: Reactor) {
+  /**
+   * Takes over a descriptor: the end of a pipe, or a socket.
+   *
+   * @param most bytes that are loaded
+   */
+  constructor(
+    direction: "save" | "load",
+    fd: number,
+    device: number,
+    keeper: StateKeeper,
+    reactor: Reactor,
+    most: number,
+  ) {
+    this.#most = most;
     this.#fd = fd;
     this.#reactor = reactor;
     setNonblocking(fd);
@@ -139,7 +149,9 @@ export class StateTransfer {
       if (piece.length === 0) break;
       pieces.push(piece);
       length += piece.length;
-      if (length > MAX_STATE) throw new DeviceStateError(`device state must have at most ${MAX_STATE} bytes`);
+      if (length > this.#most) {
+        throw new DeviceStateError(`device state must have at most ${this.#most} bytes (limit state)`);
+      }
     }
     const framed = new Uint8Array(length);
     let at = 0;

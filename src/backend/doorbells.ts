@@ -55,12 +55,15 @@ export class Doorbells {
     this.#heardByAll = isEventfd(kick);
   }
 
-  /** Closes the kick descriptor. */
+  /** Closes the kick descriptor, left as if every ring had been taken: the driver's side may look at it once more. */
   dropKick(): void {
+    if (this.#kick >= 0 && this.#heardByAll) consume(this.#kick);
+    this.#closeKick();
+  }
+
+  #closeKick(): void {
     this.unlisten();
     if (this.#kick < 0) return;
-    // Left as if every ring had been taken: the driver's side may look at it once more.
-    if (this.#heardByAll) consume(this.#kick);
     close(this.#kick);
     this.#kick = -1;
     this.#heardByAll = false;
@@ -128,9 +131,9 @@ export class Doorbells {
     return true;
   }
 
-  /** Closes all. */
+  /** Closes all. What has rung is left: another process may go on with the ring, and must hear it. */
   close(): void {
-    this.dropKick();
+    this.#closeKick();
     this.setCall(-1);
     this.setError(-1);
   }

@@ -18,9 +18,6 @@ import { mapRange } from "./migration_log.ts";
  */
 const LEAST_ENTRIES = 1024;
 
-/** The largest buffer that is mapped, bytes: 256 rings of the largest size. */
-const MAX_BUFFER = 256 * 32 * (MAX_RING_SIZE + 2);
-
 /**
  * A new buffer for GET_INFLIGHT_FD, zeroed.
  *
@@ -56,9 +53,10 @@ export class InflightBuffer {
    * SET_INFLIGHT_FD.
    *
    * @param fd stays the caller's
+   * @param most bytes
    * @throws {FieldError} when it is too small, or exceeds its file
    */
-  constructor(inflight: Inflight, packed: boolean, fd: number) {
+  constructor(inflight: Inflight, packed: boolean, fd: number, most: number) {
     const { mmapSize, mmapOffset, numQueues, queueSize } = inflight;
     const needed = BigInt(inflightRegionSize(packed, queueSize) * numQueues);
     if (mmapSize < needed) {
@@ -68,7 +66,7 @@ export class InflightBuffer {
     this.#stride = Number(mmapSize / BigInt(numQueues) / 64n) * 64;
     this.#packed = packed;
     if (mmapOffset % 8n !== 0n) throw new FieldError("mmap offset", "a multiple of 8", mmapOffset);
-    const { mapping, start } = mapRange(fd, mmapOffset, mmapSize, MAX_BUFFER);
+    const { mapping, start } = mapRange(fd, mmapOffset, mmapSize, most, "inflight");
     this.#mapping = mapping;
     this.#start = start;
     this.#numQueues = numQueues;

@@ -9,18 +9,23 @@ import { close, duplicate, fileStatus, setNonblocking } from "../../ffi/fd.ts";
 import { Mapping } from "../../ffi/mapping.ts";
 import { DirtyLog } from "../memory/dirty_log.ts";
 import { FieldError } from "../protocol/error.ts";
+import type { LimitName } from "./limits.ts";
 
-/** The largest log that is mapped, bytes: for 8 TiB of guest memory. */
-const MAX_LOG = 256 * 2 ** 20;
-
-/** Maps part of a file, from any offset. */
+/**
+ * Maps part of a file, from any offset.
+ *
+ * @param most bytes, by the limit of this name
+ */
 export function mapRange(
   fd: number,
   offset: bigint,
   size: bigint,
   most: number,
+  limit: LimitName,
 ): { mapping: Mapping; start: number } {
-  if (size <= 0n || size > BigInt(most)) throw new FieldError("size", `1 to ${most} bytes`, size);
+  if (size <= 0n || size > BigInt(most)) {
+    throw new FieldError("size", `1 to ${most} bytes (limit ${limit})`, size);
+  }
   const status = fileStatus(fd);
   if (offset + size > BigInt(status.size)) {
     throw new FieldError("range", `within the file's ${status.size} bytes`, `${offset}+${size}`);
@@ -42,9 +47,10 @@ export class MigrationLog {
    * SET_LOG_BASE: maps a log in place of an earlier one.
    *
    * @param fd stays the caller's
+   * @param most bytes
    */
-  open(fd: number, offset: bigint, size: bigint): void {
-    const { mapping, start } = mapRange(fd, offset, size, MAX_LOG);
+  open(fd: number, offset: bigint, size: bigint, most: number): void {
+    const { mapping, start } = mapRange(fd, offset, size, most, "log");
     this.#mapping?.unmap();
     this.#mapping = mapping;
     this.log = new DirtyLog(new Uint8Array(mapping.buffer, start, Number(size)));

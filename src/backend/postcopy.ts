@@ -22,6 +22,11 @@ export class Postcopy {
     return this.#listening;
   }
 
+  /** Whether a migration arrives, or is about to. */
+  get expected(): boolean {
+    return this.#fd >= 0;
+  }
+
   /**
    * POSTCOPY_ADVISE.
    *

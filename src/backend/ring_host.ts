@@ -18,6 +18,8 @@ import {
 import type { Inflight } from "../protocol/payloads.ts";
 import { all, type Awaitable } from "./awaitable.ts";
 import type { DeviceBehaviour } from "./device.ts";
+import { MemoryAccount, RequestAccount } from "./accounts.ts";
+import type { Limits } from "./limits.ts";
 import { InflightBuffer } from "./inflight_buffer.ts";
 import { MigrationLog } from "./migration_log.ts";
 import { Vring } from "./vring.ts";
@@ -25,9 +27,6 @@ import type { VringContext, VringPart } from "./vring_context.ts";
 
 /** Guest addresses are below this: numbers hold them exactly. */
 const END = 1n << 53n;
-
-/** Regions that a front-end may add one by one: what libvhost-user and rust-vmm answer too. */
-export const MAX_MEM_SLOTS = 509;
 
 /**
  * What a session says to everyone who runs some of its rings: in its own thread, and in others, where each has a device of
@@ -56,6 +55,21 @@ export interface RingHosting {
   rewind(): Awaitable<void>;
   /** RESET_DEVICE, when all rings have stopped. */
   reset(): Awaitable<void>;
+  /**
+   * Lets what is under way complete, takes nothing new and touches no ring until {@link thaw}: another process may go on with
+   * them. Rings that are started meanwhile wait, too.
+   */
+  freeze(): Awaitable<readonly RingPosition[]>;
+  /** Ends {@link freeze}. */
+  thaw(): Awaitable<void>;
+}
+
+/** Where a started ring stands. */
+export interface RingPosition {
+  /** Number in the device. */
+  readonly index: number;
+  /** Position to go on from, in the form of SET_VRING_BASE. */
+  readonly num: number;
 }
 
 /** What happens, for the session. */
@@ -81,9 +95,12 @@ export class RingHost implements RingHosting {
   /** What the device does for this front-end. */
   readonly behaviour: DeviceBehaviour;
   /** Guest memory. */
-  readonly memory = new GuestMemory(MAX_MEM_SLOTS);
+  readonly memory: GuestMemory;
+  /** What is mapped. */
+  readonly account: MemoryAccount;
   /** The rings that run here. */
   readonly vrings: readonly Vring[];
+  readonly #limits: Limits;
   readonly #migrationLog = new MigrationLog();
   #features = 0n;
   #protocol = 0n;
@@ -96,8 +113,12 @@ export class RingHost implements RingHosting {
     indices: readonly number[],
     reactor: Reactor,
     events: RingEvents,
+    limits: Limits,
   ) {
     this.behaviour = behaviour;
+    this.#limits = limits;
+    this.memory = new GuestMemory(limits.regions);
+    this.account = new MemoryAccount(limits.memory);
     const context: VringContext = {
       ...events,
       onFinishing: (index) => behaviour.finishing?.(index),
@@ -110,6 +131,10 @@ export class RingHost implements RingHosting {
       log: () => this.accepted("LOG_ALL") ? this.#migrationLog.log : undefined,
       logged: () => this.#migrationLog.tell(),
       logAddress: (address) => this.#logAddress(address),
+      maxRingSize: limits.ringSize,
+      requests: new RequestAccount(limits.requests, () => {
+        for (const vring of this.vrings) vring.lookAgain();
+      }),
     };
     this.vrings = indices.map((index) => new Vring(index, behaviour.queues[index], context));
   }
@@ -126,7 +151,11 @@ export class RingHost implements RingHosting {
 
   /** The entries that the front-end has given. */
   get iotlb(): Iotlb {
-    return this.#iotlb ??= new Iotlb(this.memory, this.negotiated("GPA_ADDRESSES"));
+    return this.#iotlb ??= new Iotlb(
+      this.memory,
+      this.negotiated("GPA_ADDRESSES"),
+      this.#limits.iotlb,
+    );
   }
 
   /** Whether a protocol feature was negotiated. */
@@ -156,7 +185,9 @@ export class RingHost implements RingHosting {
   }
 
   openLog(fd: number, offset: bigint, size: bigint): void {
-    this.#migrationLog.open(fd, offset, size);
+    this.account.check("dirty log", Number(size));
+    this.#migrationLog.open(fd, offset, size, this.#limits.log);
+    this.account.set("dirty log", Number(size));
     this.#setLogs();
   }
 
@@ -165,7 +196,10 @@ export class RingHost implements RingHosting {
   }
 
   openInflight(inflight: Inflight, fd: number): void {
-    const buffer = new InflightBuffer(inflight, this.accepted("RING_PACKED"), fd);
+    const bytes = Number(inflight.mmapSize);
+    this.account.check("in-flight buffer", bytes);
+    const buffer = new InflightBuffer(inflight, this.accepted("RING_PACKED"), fd, this.#limits.inflight);
+    this.account.set("in-flight buffer", bytes);
     this.#inflight?.close();
     this.#inflight = buffer;
   }
@@ -207,6 +241,19 @@ export class RingHost implements RingHosting {
     for (const vring of this.vrings) vring.reset();
     this.#features = 0n;
     this.behaviour.reset?.();
+  }
+
+  freeze(): Awaitable<readonly RingPosition[]> {
+    const pending = this.vrings.flatMap((vring) => vring.quiesce() ?? []);
+    const positions = (): RingPosition[] =>
+      this.vrings.map((vring) => ({ index: vring.index, num: vring.handOver() })).filter(({ num }) =>
+        num >= 0
+      );
+    return pending.length === 0 ? positions() : Promise.all(pending).then(positions);
+  }
+
+  thaw(): void {
+    for (const vring of this.vrings) vring.resume();
   }
 
   /** Changes the memory table, by a function that says whether it has. No device holds a chain meanwhile. */

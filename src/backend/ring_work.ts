@@ -102,10 +102,11 @@ export class HandledRing implements RingWork, Queue {
     const vring = this.#vring;
     const ring = vring.ring;
     if (ring === undefined || !vring.running) return false;
-    if (vring.waits || !ring.available()) return this.#showHidden();
+    const { requests } = vring;
+    if (vring.waits || requests.left <= 0 || !ring.available()) return this.#showHidden();
     ring.suppress();
     try {
-      for (let n = 0, bytes = 0, shown = 0; n < BATCH; n++) {
+      for (let n = 0, bytes = 0, shown = 0; n < BATCH && requests.left > 0; n++) {
         const chain = ring.pop();
         if (chain === null) break;
         bytes += chain.readable.byteLength + chain.writable.byteLength;
@@ -131,7 +132,8 @@ export class HandledRing implements RingWork, Queue {
   idle(): boolean {
     const vring = this.#vring;
     if (this.#hidden) return true;
-    return vring.running && !vring.waits && vring.ring !== undefined && vring.ring.arm();
+    return vring.running && !vring.waits && vring.requests.left > 0 && vring.ring !== undefined &&
+      vring.ring.arm();
   }
 
   #show(ring: Ring): void {
@@ -157,8 +159,7 @@ export class HandledRing implements RingWork, Queue {
     }
     if (result === LATER && chain.turn === HANDLED) {
       chain.turn = DEFERRED;
-      chain.pin();
-      this.#pending++;
+      this.#begin(chain);
     } else if (result instanceof Promise) {
       this.#completeLater(chain, result);
     } else {
@@ -182,9 +183,16 @@ export class HandledRing implements RingWork, Queue {
     }
   }
 
+  #begin(chain: Chain): void {
+    chain.pin();
+    this.#pending++;
+    this.#vring.requests.begin();
+  }
+
   /** The device has done with a request. Returns the ring that it is returned to, unless the session is over. */
   #settle(chain: Chain): Ring | undefined {
     chain.unpin();
+    this.#vring.requests.end();
     if (--this.#pending === 0) { for (const idle of this.#idlers.splice(0)) idle(); }
     const { ring } = this.#vring;
     ring?.push(chain);
@@ -194,8 +202,7 @@ export class HandledRing implements RingWork, Queue {
   #completeLater(chain: Chain, promised: Promise<unknown>): void {
     const vring = this.#vring;
     const { reactor } = vring;
-    chain.pin();
-    this.#pending++;
+    this.#begin(chain);
     reactor.deferred();
     promised.catch((error) => vring.requestFailed(error)).then(() => {
       reactor.completed();

@@ -9,8 +9,13 @@ import { Reactor } from "../../ffi/reactor.ts";
 import { accept, isListening } from "../../ffi/socket.ts";
 import { Listener } from "../../ffi/listener.ts";
 import type { Device } from "./device.ts";
-import { type Log, logToStderr } from "./log.ts";
+import { type Limits, limitsOf } from "./limits.ts";
+import { errorText, type Log, logToStderr } from "./log.ts";
 import { Session } from "./session.ts";
+import { Giver } from "./takeover/giver.ts";
+import { controlPath, TakeoverError } from "./takeover/messages.ts";
+import { deviceRefusal, type SessionRecord } from "./takeover/session_record.ts";
+import { Gift } from "./takeover/taker.ts";
 import { makeDevice } from "./threads/make_device.ts";
 import type { DeviceSource } from "./threads/messages.ts";
 import { ThreadPool } from "./threads/thread_pool.ts";
@@ -25,8 +30,8 @@ export interface ServeOptions {
   readonly fd?: number;
   /** Permission bits of the socket file; 0o600 (the owner alone) by default. */
   readonly socketMode?: number;
-  /** The most front-ends at once; 64 by default, 1 for an exclusive device. Others wait in the socket's queue. */
-  readonly maxSessions?: number;
+  /** How much front-ends may use; `docs/limits.md` lists the bounds and their defaults. */
+  readonly limits?: Partial<Limits>;
   /**
    * How long to keep looking at a ring that was just busy before sleeping, µs at the most; 50 by default. It adapts below
    * that. 0 sleeps at once. Holds for all devices of the process.
@@ -50,6 +55,15 @@ export interface ServeOptions {
    * the feature without having it.
    */
   readonly inBandNotifications?: boolean;
+  /**
+   * Lets another process of the same user take over what is served here, so that a new version can go on with no front-end
+   * noticing more than a pause. It is asked for on a socket beside the first, `<socketPath>.takeover`, with mode 0600.
+   * `"take"` also takes over from the process that serves the path now, if there is one. Needs `socketPath`, and a
+   * device that is `stateless` or has `state`. Not by default.
+   */
+  readonly takeover?: "allow" | "take";
+  /** How long rings may stand still while they are handed over, ms; 5000 by default. Then the older process goes on. */
+  readonly takeoverPatience?: number;
   /** Closes the server when it is aborted. */
   readonly signal?: AbortSignal;
   /** Where to write what happens; warnings and errors on the standard error output by default. */
@@ -60,46 +74,72 @@ export interface ServeOptions {
 
 const ACCEPT_RETRY = 200;
 
+/** What a server has taken over. */
+export interface TakenOver {
+  /** Process that served before. */
+  readonly pid: number;
+  /** Front-ends. */
+  readonly sessions: number;
+  /** How long their rings have stood still, ms. */
+  readonly pause: number;
+}
+
 /** A device being served. */
 export class Server {
   /**
-   * Resolves when the server has closed, by {@link close} or because the front-end of a connected `fd` has left, and the
-   * device has finished all requests.
+   * Resolves when the server has closed, by {@link close}, because the front-end of a connected `fd` has left or because
+   * another process has taken over, and the device has finished all requests.
    */
   readonly finished: Promise<void>;
+  /** What was taken over from another process, if anything. */
+  takenOver: TakenOver | undefined;
   readonly #device: Device;
   readonly #options: ServeOptions;
   readonly #log: Log;
   readonly #reactor = Reactor.shared();
   readonly #threads: ThreadPool | undefined;
   readonly #sessions = new Set<Session>();
+  readonly #limits: Limits;
   readonly #maxSessions: number;
   #listener = -1;
+  #giver: Giver | undefined;
   #socketFile: Listener | undefined;
   #paused = false;
+  /** Whether another process may be taking over: nobody is accepted. */
+  #held = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
   #closed = false;
   #finishing = false;
   #finish: () => void = () => {};
 
   /** Use {@link serve}. */
-  constructor(device: Device, options: ServeOptions, threads?: ThreadPool) {
+  constructor(device: Device, options: ServeOptions, threads?: ThreadPool, gift?: Gift) {
     const { socketPath, fd, socketMode = 0o600, signal, log = logToStderr } = options;
     this.#threads = threads;
     this.#device = device;
     this.#options = options;
     this.#log = log;
-    this.#maxSessions = device.definition.exclusive === true ? 1 : options.maxSessions ?? 64;
+    this.#limits = limitsOf(options.limits);
+    this.#maxSessions = device.definition.exclusive === true ? 1 : this.#limits.sessions;
     this.finished = new Promise((resolve) => this.#finish = resolve);
     if (socketPath !== undefined) {
-      this.#socketFile = new Listener(socketPath, socketMode);
+      this.#socketFile = gift === undefined
+        ? new Listener(socketPath, socketMode)
+        : new Listener(socketPath, { fd: gift.own(gift.listener) });
       this.#listener = this.#socketFile.fd;
     } else if (fd !== undefined) {
       setNonblocking(fd);
       if (isListening(fd)) this.#listener = fd;
       else this.#startSession(fd);
     }
+    try {
+      if (socketPath !== undefined && options.takeover !== undefined) this.#allowTakeover(socketPath, gift);
+    } catch (error) {
+      this.#socketFile?.[gift === undefined ? "close" : "release"]();
+      throw error;
+    }
     if (this.#listener >= 0) this.#reactor.watch(this.#listener, () => this.#accept());
+    if (gift !== undefined) this.#hold(true);
     if (signal?.aborted) this.close();
     signal?.addEventListener("abort", () => this.close(), { once: true });
   }
@@ -107,6 +147,75 @@ export class Server {
   /** Front-ends that are connected. */
   get sessions(): number {
     return this.#sessions.size;
+  }
+
+  #allowTakeover(socketPath: string, gift: Gift | undefined): void {
+    const inherited = gift === undefined ? undefined : { fd: gift.own(gift.control) };
+    const sessions = this.#sessions;
+    this.#giver = new Giver(
+      controlPath(socketPath),
+      inherited,
+      {
+        device: this.#device.definition.type,
+        name: this.#device.name,
+        listener: this.#listener,
+        refusal: deviceRefusal(this.#device.definition),
+        sessions,
+        pause: () => this.#hold(true),
+        resume: () => this.#hold(false),
+        given: (pid) => this.#given(pid),
+      },
+      this.#reactor,
+      this.#log,
+      this.#options.takeoverPatience,
+    );
+  }
+
+  /**
+   * Goes on with what another process serves.
+   *
+   * @throws {TakeoverError} when it cannot; the other process serves on, and this server is closed
+   *
+   * @ignore
+   */
+  async takeOver(gift: Gift): Promise<void> {
+    try {
+      // Its state would be another.
+      const refusal = deviceRefusal(this.#device.definition);
+      if (refusal !== undefined) throw new TakeoverError(refusal);
+      for (const { fd, record } of gift.sessions) {
+        await this.#startSession(gift.own(fd), record).restore(record);
+      }
+      const pause = await gift.take();
+      this.takenOver = { pid: gift.pid, sessions: this.#sessions.size, pause };
+    } catch (error) {
+      this.#release();
+      await this.finished;
+      await gift.refuse(error);
+      throw new TakeoverError(
+        `cannot take over from process ${gift.pid}, which serves on: ${errorText(error)}`,
+      );
+    }
+    for (const session of this.#sessions) session.thaw();
+    this.#hold(false);
+    this.#log("info", `${this.#device.name}: ${describeTakeover(this.takenOver)}`);
+  }
+
+  #given(pid: number): void {
+    this.#log("info", `${this.#device.name}: process ${pid} has taken over`);
+    this.#release();
+  }
+
+  /** Another process serves: lets go of all, without a trace for front-ends. */
+  #release(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#giver?.release();
+    this.#reactor.unwatch(this.#listener);
+    this.#socketFile?.release();
+    for (const session of [...this.#sessions]) session.release();
+    this.#finishIfIdle();
   }
 
   #accept(): void {
@@ -130,13 +239,19 @@ export class Server {
     this.#paused = true;
   }
 
+  #hold(held: boolean): void {
+    this.#held = held;
+    if (held) this.#pause();
+    else this.#resume();
+  }
+
   #resume(): void {
-    if (!this.#paused || this.#closed) return;
+    if (!this.#paused || this.#closed || this.#held) return;
     this.#paused = false;
     this.#reactor.resume(this.#listener);
   }
 
-  #startSession(fd: number): void {
+  #startSession(fd: number, record?: SessionRecord): Session {
     let session: Session;
     try {
       session = new Session(fd, this.#device, {
@@ -145,20 +260,23 @@ export class Server {
         threads: this.#threads,
         iommu: this.#options.iommu,
         inBandNotifications: this.#options.inBandNotifications,
+        limits: this.#limits,
+        handover: this.#giver !== undefined,
         onEnd: () => {
           this.#sessions.delete(session);
           if (this.#closed) this.#finishIfIdle();
           else if (this.#listener >= 0) this.#resume();
           else this.close();
         },
-      });
+      }, record);
     } catch (error) {
       close(fd);
       throw error;
     }
     this.#sessions.add(session);
-    this.#log("info", `${this.#device.name}: a front-end has connected`);
+    if (record === undefined) this.#log("info", `${this.#device.name}: a front-end has connected`);
     this.#options.onSession?.(session);
+    return session;
   }
 
   /** Drops all front-ends, stops listening and removes the socket file. */
@@ -166,6 +284,7 @@ export class Server {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#retry);
+    this.#giver?.close();
     if (this.#listener >= 0) {
       this.#reactor.unwatch(this.#listener);
       if (this.#socketFile === undefined) close(this.#listener);
@@ -214,9 +333,13 @@ export class Server {
  * @throws {TypeError} for options that do not go together
  */
 export async function serve(device: Device | URL, options: ServeOptions): Promise<Server> {
-  const { socketPath, fd, pollUs, workers } = options;
+  const { socketPath, fd, pollUs, workers, takeover } = options;
   if ((socketPath === undefined) === (fd === undefined)) {
     throw new TypeError("serve: give either socketPath or fd");
+  }
+  limitsOf(options.limits);
+  if (takeover !== undefined && socketPath === undefined) {
+    throw new TypeError("serve: takeover needs socketPath");
   }
   if (pollUs !== undefined) {
     if (!(pollUs >= 0 && pollUs <= 1_000_000)) {
@@ -243,13 +366,43 @@ async function start(
   options: ServeOptions,
   workers: number | undefined,
 ): Promise<Server> {
-  if (workers === undefined) return new Server(device, options);
   const { pollCeiling } = Reactor.shared();
-  const threads = await ThreadPool.start(workers, device.name, device.definition, source, pollCeiling);
+  const threads = workers === undefined
+    ? undefined
+    : await ThreadPool.start(workers, device.name, device.definition, source, pollCeiling);
+  let server: Server | undefined;
   try {
-    return new Server(device, options, threads);
+    // All is ready by now: rings stand still from here on.
+    const gift = await ask(device, options);
+    try {
+      server = new Server(device, options, threads, gift);
+    } catch (error) {
+      await gift?.refuse(error);
+      throw error;
+    }
+    if (gift !== undefined) await server.takeOver(gift);
+    return server;
   } catch (error) {
-    await threads.end();
+    // A server ends its threads itself.
+    if (server === undefined) await threads?.end();
     throw error;
   }
+}
+
+/** Asks the process that serves now, if that is wanted and there is one. */
+async function ask(device: Device, options: ServeOptions): Promise<Gift | undefined> {
+  const { takeover, takeoverPatience, socketPath } = options;
+  if (takeover !== "take" || socketPath === undefined) return undefined;
+  return await Gift.ask(
+    controlPath(socketPath),
+    device.definition.type,
+    Reactor.shared(),
+    takeoverPatience,
+  );
+}
+
+/** What was taken over, for people. */
+export function describeTakeover({ pid, sessions, pause }: TakenOver): string {
+  const frontEnds = `${sessions} front-end${sessions === 1 ? "" : "s"}`;
+  return `${frontEnds} taken over from process ${pid}; their rings stood still for ${pause.toFixed(1)} ms`;
 }

@@ -24,6 +24,7 @@ import { BackChannel } from "./back_channel.ts";
 import { IotlbMisses } from "./iotlb_misses.ts";
 import type { Device, DeviceBehaviour, FrontEndLink } from "./device.ts";
 import type { StateTransfer } from "./device_state.ts";
+import { defaultLimits, type Limits } from "./limits.ts";
 import type { Log, LogLevel } from "./log.ts";
 import { Postcopy } from "./postcopy.ts";
 import { SharedWindows } from "./shared_windows.ts";
@@ -62,10 +63,14 @@ export interface SessionOptions {
   readonly reactor: Reactor;
   /** Where to write what happens. */
   readonly log: Log;
+  /** How much the front-end may use; {@link defaultLimits} by default. */
+  readonly limits?: Limits;
   /** Whether to offer ACCESS_PLATFORM: the driver's addresses may go through an IOMMU. */
   readonly iommu?: boolean;
   /** Whether to offer INBAND_NOTIFICATIONS. */
   readonly inBandNotifications?: boolean;
+  /** Whether the session can be handed over: what the front-end says is written down then. */
+  readonly handover?: boolean;
   /**
    * Threads that run the rings, in place of this one.
    *
@@ -100,6 +105,8 @@ export class SessionState {
   readonly behaviour: DeviceBehaviour;
   /** Waiting. */
   readonly reactor: Reactor;
+  /** How much the front-end may use. */
+  readonly limits: Limits;
   /** What is negotiated and shared; and the rings, unless other threads run them. */
   readonly host: RingHost;
   /** Those who run the rings in other threads. */
@@ -120,6 +127,10 @@ export class SessionState {
   status = 0n;
   /** The last transfer of the device's state. */
   transfer: StateTransfer | undefined;
+  /** Whether another process may be going on with the session: its rings rest, and the front-end is asked for nothing. */
+  frozen = false;
+  /** Called when the device was reset because a driver begins anew. */
+  onRewound: () => void = () => {};
   /** Addresses that rings wait for. */
   readonly #iotlbMisses: IotlbMisses;
   readonly #log: Log;
@@ -131,12 +142,14 @@ export class SessionState {
   constructor(device: Device, options: SessionOptions) {
     const { reactor, log, iommu = false, inBandNotifications = false, threads } = options;
     this.device = device;
+    const limits = this.limits = options.limits ?? defaultLimits;
     this.reactor = reactor;
     this.#log = log;
     this.channel = new BackChannel({
       reactor,
       negotiated: (feature) => this.negotiated(feature),
       up: () => this.#up(),
+      answers: limits.answers,
       onError: (error) => this.log("warning", "the back-end channel is closed", error),
     });
     this.#iotlbMisses = new IotlbMisses(
@@ -170,9 +183,9 @@ export class SessionState {
       onRequestError: (index, error) => this.log("warning", `a request on ring ${index} failed`, error),
       onBroken: (index, error) => this.#onBroken(index, error),
     };
-    const indices = this.behaviour.queues.map((_, index) => index);
-    this.host = new RingHost(this.behaviour, threads === undefined ? indices : [], reactor, events);
-    this.remoteHosts = threads?.open(this.behaviour, events, link) ?? [];
+    const indices = this.behaviour.queues.map((_, index) => index).slice(0, limits.rings);
+    this.host = new RingHost(this.behaviour, threads === undefined ? indices : [], reactor, events, limits);
+    this.remoteHosts = threads?.open(this.behaviour, events, link, limits) ?? [];
     this.vrings = [...this.host.vrings, ...this.remoteHosts.flatMap(({ vrings }) => vrings)]
       .sort((a, b) => a.index - b.index);
   }
@@ -262,6 +275,12 @@ export class SessionState {
     this.channel.close();
   }
 
+  /** The session goes on in another process: leaves the channel to that. */
+  releaseChannel(): void {
+    this.#iotlbMisses.close();
+    this.channel.release();
+  }
+
   #notifyInBand(index: number, message: "VRING_CALL" | "VRING_ERR"): void {
     if (this.channel.refusal(message) !== undefined) return;
     this.channel.request(message, { index, num: 0 }).catch((error) =>
@@ -279,6 +298,7 @@ export class SessionState {
     this.#anew = true;
     this.status &= ~BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
     this.windows.forget();
+    this.onRewound();
     const rewound = this.everywhere((host) => host.rewind());
     if (rewound instanceof Promise) {
       rewound.catch((error) => this.log("error", "the device cannot be reset in all threads", error));
@@ -301,7 +321,17 @@ export class SessionState {
    * status does not say it: with most of QEMU's devices it never gets to DRIVER_OK.
    */
   #up(): boolean {
-    return this.vrings.some((vring) => vring.active);
+    return !this.frozen && this.vrings.some((vring) => vring.active);
+  }
+
+  /** Whether the front-end still has to be told that the configuration space has changed. */
+  get configPending(): boolean {
+    return this.#configPending;
+  }
+
+  /** All who run rings. */
+  get hosts(): readonly RingHosting[] {
+    return [this.host, ...this.remoteHosts];
   }
 
   /** The configuration space, or the status, has changed: tells the front-end, now or as soon as it is up. */

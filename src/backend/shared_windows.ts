@@ -81,6 +81,11 @@ export class SharedWindows {
     this.#mapped = this.#mapped.filter((each) => each !== found);
   }
 
+  /** Whether nothing is mapped. */
+  get empty(): boolean {
+    return this.#mapped.length === 0;
+  }
+
   /** The device was reset: all mappings are gone. */
   forget(): void {
     this.#mapped = [];

@@ -15,6 +15,7 @@ import { PackedRing } from "../virtqueue/packed_ring.ts";
 import { type Ring, RingError, type RingPlace } from "../virtqueue/ring.ts";
 import { MAX_RING_SIZE } from "../virtqueue/split_layout.ts";
 import { SplitRing } from "../virtqueue/split_ring.ts";
+import type { RequestAccount } from "./accounts.ts";
 import { after } from "./awaitable.ts";
 import type { QueueHandler, QueueOwner } from "./device.ts";
 import { Doorbells } from "./doorbells.ts";
@@ -87,6 +88,10 @@ export class Vring implements RingToWork {
     return this.#context.reactor;
   }
 
+  get requests(): RequestAccount {
+    return this.#context.requests;
+  }
+
   get ring(): Ring | undefined {
     return this.#ring;
   }
@@ -130,9 +135,11 @@ export class Vring implements RingToWork {
   setSize(size: number): void {
     this.#mustBeStopped();
     const any = this.#accepted("RING_PACKED");
-    if (size < 1 || size > MAX_RING_SIZE || (!any && (size & (size - 1)) !== 0)) {
+    const most = this.#context.maxRingSize;
+    if (size < 1 || size > most || (!any && (size & (size - 1)) !== 0)) {
       const kind = any ? "from 1" : "a power of two";
-      throw new RingError(`ring ${this.index}: size must be ${kind} up to ${MAX_RING_SIZE}, got ${size}`);
+      const limit = most < MAX_RING_SIZE ? " (limit ringSize)" : "";
+      throw new RingError(`ring ${this.index}: size must be ${kind} up to ${most}${limit}, got ${size}`);
     }
     this.#size = size;
   }
@@ -230,7 +237,7 @@ export class Vring implements RingToWork {
    * @throws {RingError} when it cannot be
    */
   #activate(): void {
-    if (!this.#started || !this.#enabled || this.#running || this.#broken) return;
+    if (!this.#started || !this.#enabled || this.#running || this.#broken || this.#paused) return;
     if (this.#ring === undefined) {
       if (this.#size === 0) throw new RingError(`ring ${this.index} was started before SET_VRING_NUM`);
       if (this.#address === undefined) {
@@ -344,8 +351,27 @@ export class Vring implements RingToWork {
   resume(): void {
     if (!this.#paused) return;
     this.#paused = false;
+    try {
+      // It may have been started, or enabled, meanwhile.
+      if (this.#missing === undefined) this.#activate();
+    } catch (error) {
+      this.#break(error);
+    }
     this.handOut();
     if (this.#running) this.#wake();
+  }
+
+  /** There may be room for a request where there was none. */
+  lookAgain(): void {
+    if (this.#running) this.#wake();
+  }
+
+  /** Where another process may go on, once {@link quiesce} has come to its end; -1 for a ring that is not started. */
+  handOver(): number {
+    if (!this.#paused) return -1;
+    this.takeBack();
+    if (this.#ring !== undefined) this.show(this.#ring);
+    return this.#started ? this.#ring?.base ?? this.#base ?? this.#start : -1;
   }
 
   /** Lends the ring to its owner, if it has one and runs. */
@@ -447,6 +473,7 @@ export class Vring implements RingToWork {
   close(): Promise<void> | undefined {
     this.#work.abandon();
     this.#deactivate();
+    this.#started = false;
     this.#missing = undefined;
     this.#ring = undefined;
     this.#site.leave();

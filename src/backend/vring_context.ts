@@ -11,6 +11,7 @@ import type { DirtyLog } from "../memory/dirty_log.ts";
 import type { IotlbMiss } from "../memory/iotlb.ts";
 import type { InflightRegion } from "../virtqueue/inflight.ts";
 import type { Ring, RingPart } from "../virtqueue/ring.ts";
+import type { RequestAccount } from "./accounts.ts";
 import type { Awaitable } from "./awaitable.ts";
 import type { Queue } from "./device.ts";
 
@@ -37,6 +38,10 @@ export interface VringContext {
   readonly reactor: Reactor;
   /** The features that the driver accepted. */
   features(): bigint;
+  /** The most entries of a ring. */
+  readonly maxRingSize: number;
+  /** Requests under way in handlers, of all rings. */
+  readonly requests: RequestAccount;
   /** A handler failed; the request was completed all the same. */
   onRequestError(index: number, error: unknown): void;
   /** A ring's requests are waited for. */
@@ -71,6 +76,8 @@ export interface RingToWork extends Omit<Queue, "complete"> {
   readonly running: boolean;
   /** Whether it must not be touched for now, because of the IOTLB. */
   readonly waits: boolean;
+  /** Requests under way in handlers, of all rings. */
+  readonly requests: RequestAccount;
   /** Shows the driver what was returned, and tells it if it wants to know. */
   show(ring: Ring): void;
   /** An address was missing, or the driver broke the ring. */

@@ -5,8 +5,18 @@
  */
 
 import process from "node:process";
-import { type Device, errorText, type Log, serve, type ServeOptions, type Server } from "../../mod.ts";
+import {
+  describeTakeover,
+  type Device,
+  errorText,
+  type Log,
+  serve,
+  type ServeOptions,
+  type Server,
+} from "../../mod.ts";
 import { describeMessage } from "../tools/describe.ts";
+import { limitOption, limitsFrom } from "./limits.ts";
+import { startSuccessor } from "./successor.ts";
 import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 
 /** Options of every command that serves a device. */
@@ -36,6 +46,13 @@ export const servingOptions: Readonly<Record<string, Option>> = {
     help: "Have requests go wrong, such as blk.write:every=100:error=EIO; may be given several times.\n" +
       "See docs/faults.md.",
   },
+  "limit": limitOption,
+  "takeover": {
+    help:
+      "Take over from the process that serves --socket-path now, if there is one: its front-ends notice a\n" +
+      "pause at most. It ends; if that fails, it serves on and this command fails. SIGUSR2\n" +
+      "starts the same command line again in this way, if deno has --allow-run and --allow-env.",
+  },
   "trace": { help: "Print every message of the control socket." },
   "verbose": { help: "Print when front-ends come and go." },
 };
@@ -48,8 +65,10 @@ export interface ServingOptions extends ServeOptions {
 
 /** The options of {@link servingOptions}. */
 export function serveOptions(values: Values, output: Output): ServingOptions {
-  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose } = values;
+  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose, takeover } =
+    values;
   if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
+  if (takeover === true && path === undefined) throw new UsageError("--takeover needs --socket-path");
   const log: Log = (level, text, error) => {
     if (level === "debug" || (level === "info" && verbose !== true)) return;
     output.error(`${level}: ${text}${error === undefined ? "" : `: ${errorText(error)}`}`);
@@ -63,6 +82,8 @@ export function serveOptions(values: Values, output: Output): ServingOptions {
     iommu: values.iommu === true,
     inBandNotifications: values["inband-notifications"] === true,
     faults: (values.fault ?? []) as readonly string[],
+    limits: values.limit === undefined ? undefined : limitsFrom(values.limit as readonly string[]),
+    takeover: path === undefined ? undefined : takeover === true ? "take" : "allow",
     log,
     onSession: trace !== true ? undefined : (session) => {
       session.connection.tap = (direction, message) => output.error(describeMessage(direction, message));
@@ -130,7 +151,12 @@ export async function serveAllUntilSignal(
 ): Promise<void> {
   const servers: Server[] = [];
   const stop = () => servers.forEach((server) => server.close());
-  const signals = { SIGTERM: stop, SIGINT: stop, SIGHUP: onHangup } as const;
+  const signals = {
+    SIGTERM: stop,
+    SIGINT: stop,
+    SIGHUP: onHangup,
+    SIGUSR2: () => startSuccessor(output),
+  } as const;
   try {
     for (const each of all) servers.push(await serveOne(each, output));
   } catch (error) {
@@ -138,8 +164,10 @@ export async function serveAllUntilSignal(
     throw error;
   }
   for (const [signal, action] of Object.entries(signals)) process.on(signal, action);
-  for (const { options, what } of all) {
-    output.out(`${what} on ${options.socketPath ?? `descriptor ${options.fd}`}`);
+  for (const [i, { options, what }] of all.entries()) {
+    const { takenOver } = servers[i];
+    const taken = takenOver === undefined ? "" : `: ${describeTakeover(takenOver)}`;
+    output.out(`${what} on ${options.socketPath ?? `descriptor ${options.fd}`}${taken}`);
   }
   await Promise.all(servers.map((server) => server.finished));
   for (const [signal, action] of Object.entries(signals)) process.off(signal, action);

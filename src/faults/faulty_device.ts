@@ -73,7 +73,7 @@ export class FaultyDevice extends Device {
   /** Use {@link withFaults}. */
   constructor(device: Device, rules: readonly string[], options: FaultyDeviceOptions = {}) {
     const { source, counters = countersFor(rules.length) } = options;
-    const { type, features, exclusive, requests } = device.definition;
+    const { type, features, exclusive, stateless, requests } = device.definition;
     const subject: FaultSubject = { name: device.name, requests };
     const plan = new FaultPlan(rules.map((rule) => parseFault(rule, subject)), requests, counters);
     super({
@@ -81,6 +81,7 @@ export class FaultyDevice extends Device {
       name: device.name,
       features,
       exclusive,
+      stateless,
       requests,
       worker: workerRules(device, rules, source, counters),
       connect: (link) => faulty(device.connect(link), plan),

@@ -16,7 +16,7 @@ export { BackendGoneError, type ReconnectOptions } from "./reconnect.ts";
 export { LostFeaturesError } from "./session.ts";
 export * from "./shared_memory.ts";
 export * from "./split_driver_ring.ts";
-export { Connection, type Message, type Tap } from "../transport/connection.ts";
+export { Connection, type Message, type PartialMessage, type Tap } from "../transport/connection.ts";
 export { type AnswerOf, type Handler, type Handlers, Reply } from "../transport/responder.ts";
 export type { Answer } from "../transport/requester.ts";
 export { DescriptorBag } from "../../ffi/fd.ts";

@@ -49,15 +49,13 @@ interface Place {
   readonly offset: number;
 }
 
-/** The most entries that are kept; the oldest go first and are asked for again. */
-const MAX_ENTRIES = 65536;
-
 /**
  * The entries that the front-end has given, as the address space of the rings: from I/O virtual to front-end to guest
  * memory. Entries never overlap.
  */
 export class Iotlb implements AddressSpace {
   readonly #memory: GuestMemory;
+  readonly #most: number;
   readonly #find: (address: number) => Place | undefined;
   /** By the order in which they came. */
   readonly #entries = new Map<number, IotlbEntry>();
@@ -68,8 +66,10 @@ export class Iotlb implements AddressSpace {
    * An empty IOTLB.
    *
    * @param guestAddresses whether entries hold guest instead of front-end addresses (GPA_ADDRESSES)
+   * @param most entries that are kept; the oldest go first and are asked for again
    */
-  constructor(memory: GuestMemory, guestAddresses: boolean) {
+  constructor(memory: GuestMemory, guestAddresses: boolean, most = 65536) {
+    this.#most = most;
     this.#memory = memory;
     this.#find = (address) => {
       const region = guestAddresses ? memory.find(address) : memory.findUser(address, 1);
@@ -91,7 +91,7 @@ export class Iotlb implements AddressSpace {
   /** Adds an entry; what it overlaps goes away whole, and is asked for again. */
   update(entry: IotlbEntry): void {
     this.invalidate(entry.iova, entry.size);
-    if (this.#entries.size >= MAX_ENTRIES) {
+    if (this.#entries.size >= this.#most) {
       const [oldest] = this.#entries.values();
       this.invalidate(oldest.iova, oldest.size);
     }

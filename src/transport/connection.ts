@@ -4,7 +4,7 @@
  * @module
  */
 
-import { close, type DescriptorBag } from "../../ffi/fd.ts";
+import { close, DescriptorBag } from "../../ffi/fd.ts";
 import { Native } from "../../ffi/native.ts";
 import { MAX_DESCRIPTORS, receive, send, shutdown } from "../../ffi/socket.ts";
 import { ProtocolError } from "../protocol/error.ts";
@@ -20,6 +20,14 @@ export interface Message {
   /** Its payload, a copy. */
   readonly payload: Uint8Array;
   /** The descriptors that came with it. Whoever handles the message closes the bag. */
+  readonly fds: DescriptorBag;
+}
+
+/** What has come of a message whose rest has not. */
+export interface PartialMessage {
+  /** Its first bytes; none between messages. */
+  readonly bytes: Uint8Array;
+  /** The descriptors that came with them. */
   readonly fds: DescriptorBag;
 }
 
@@ -48,10 +56,28 @@ export class Connection {
    *
    * @param fd a connected, non-blocking Unix stream socket
    * @param table names of the messages, for errors
+   * @param begun what somebody else has read already; its descriptors are the connection's
+   * @throws {ProtocolError} when that is not the beginning of a message
    */
-  constructor(fd: number, table: MessageTable) {
+  constructor(fd: number, table: MessageTable, begun?: PartialMessage) {
     this.fd = fd;
     this.#table = table;
+    if (begun === undefined || begun.bytes.length === 0) return;
+    if (begun.bytes.length > this.#input.bytes.length) {
+      throw new ProtocolError("message header", `no message has ${begun.bytes.length} bytes`);
+    }
+    this.#input.bytes.set(begun.bytes);
+    this.#have = begun.bytes.length;
+    this.#fds = begun.fds;
+    this.#readHeader();
+    if (this.#header !== undefined && this.#have >= header.size + this.#header.size) {
+      throw new ProtocolError(this.#name, "it has come whole");
+    }
+  }
+
+  /** What has come of the next message; stays the connection's. */
+  get begun(): PartialMessage {
+    return { bytes: this.#input.bytes.slice(0, this.#have), fds: this.#fds ?? new DescriptorBag() };
   }
 
   /** Whether {@link close} has been called. */
@@ -93,11 +119,14 @@ export class Connection {
         throw new ProtocolError(this.#name, `the peer left after ${this.#have} bytes of a message`);
       }
       this.#have += length;
-      if (this.#have === header.size && this.#header === undefined) {
-        this.#header = header.read(this.#input.view);
-        checkHeader(this.#header, this.#name);
-      }
+      this.#readHeader();
     }
+  }
+
+  #readHeader(): void {
+    if (this.#have < header.size || this.#header !== undefined) return;
+    this.#header = header.read(this.#input.view);
+    checkHeader(this.#header, this.#name);
   }
 
   get #name(): string {
@@ -123,12 +152,25 @@ export class Connection {
    * Sends a message. Never waits: a peer that leaves so many replies unread that its buffer is full has stopped taking
    * part, and the connection cannot go on.
    *
-   * @param flags of {@link HeaderFlag}, without the version
-   * @param fds the peer gets copies; the caller keeps its own
    * @throws {ProtocolError} when the peer's buffer is full, or after {@link close}
    * @throws {OsError} when the peer has gone
    */
   send(request: number, flags: number, payload: Uint8Array, fds: DescriptorBag): void {
+    if (this.trySend(request, flags, payload, fds)) return;
+    const name = messageName(this.#table, request) ?? `message ${request}`;
+    throw new ProtocolError(name, "the peer does not read its messages: buffer full");
+  }
+
+  /**
+   * {@link send} for who can wait.
+   *
+   * @param flags of {@link HeaderFlag}, without the version
+   * @param fds the peer gets copies; the caller keeps its own
+   * @returns false when the peer's buffer is full: nothing was sent
+   * @throws {ProtocolError} after {@link close}
+   * @throws {OsError} when the peer has gone
+   */
+  trySend(request: number, flags: number, payload: Uint8Array, fds: DescriptorBag): boolean {
     const head: Header = { request, flags: VERSION | flags, size: payload.length };
     const length = header.size + payload.length;
     const name = messageName(this.#table, request) ?? `message ${request}`;
@@ -140,8 +182,11 @@ export class Connection {
     header.write(this.#output.view, 0, head);
     this.#output.bytes.set(payload, header.size);
     const sent = send(this.fd, this.#output.address, length, fds.list());
-    if (sent !== length) throw new ProtocolError(name, "the peer does not read its messages: buffer full");
+    // A message of this size goes into one buffer of the kernel: whole, or not at all.
+    if (sent < 0) return false;
+    if (sent !== length) throw new ProtocolError(name, `${sent} of ${length} bytes were sent`);
     this.tap?.("out", { header: head, name, payload, fds });
+    return true;
   }
 
   /** Whether a header belongs to a reply. */
@@ -151,10 +196,15 @@ export class Connection {
 
   /** Closes the socket and every descriptor that nobody took. */
   close(): void {
+    if (!this.#closed) shutdown(this.fd);
+    this.release();
+  }
+
+  /** The same, for a socket that another process goes on with: to the peer nothing happens. */
+  release(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#fds?.close();
-    shutdown(this.fd);
     close(this.fd);
   }
 }

@@ -38,6 +38,7 @@ export class Requester<T extends MessageTable> {
   readonly #table: T;
   readonly #reactor: Reactor;
   readonly #waiting: Waiting[] = [];
+  readonly #idlers: (() => void)[] = [];
   readonly #onEnd: (error: unknown) => void;
   #ended = false;
 
@@ -95,6 +96,28 @@ export class Requester<T extends MessageTable> {
     return new Promise((resolve, reject) => this.#waiting.push({ name, row, reply, resolve, reject }));
   }
 
+  /** Requests that wait for their answer. */
+  get unanswered(): number {
+    return this.#waiting.length;
+  }
+
+  /** Resolves when no answer is due, which is now or when the last has come. */
+  answered(): Promise<void> {
+    if (this.#waiting.length === 0) return Promise.resolve();
+    return this.#reactor.promise((resolve) => this.#idlers.push(() => resolve(undefined)));
+  }
+
+  #idle(): void {
+    if (this.#waiting.length === 0) { for (const idle of this.#idlers.splice(0)) idle(); }
+  }
+
+  /** Lets go of a connection that another process goes on with: to the peer nothing happens. No answer may be due. */
+  release(): void {
+    this.#reactor.unwatch(this.connection.fd);
+    this.connection.release();
+    this.end();
+  }
+
   /** Ends the connection; requests under way fail. */
   end(error?: unknown): void {
     if (this.#ended) return;
@@ -104,6 +127,7 @@ export class Requester<T extends MessageTable> {
     for (const { name, reject } of this.#waiting.splice(0)) {
       reject(error ?? new ProtocolError(name, "the peer left before it answered"));
     }
+    this.#idle();
     this.#onEnd(error);
   }
 
@@ -114,6 +138,7 @@ export class Requester<T extends MessageTable> {
         if (message === null) return;
         if (message === "end") return this.end();
         this.#settle(message);
+        this.#idle();
       }
     } catch (error) {
       this.end(error);

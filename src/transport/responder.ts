@@ -13,6 +13,9 @@ import type { MessageRow, MessageTable, PayloadOf, ReplyOf } from "../protocol/m
 import { codecOf, payloads, type PayloadTypes } from "../protocol/payloads.ts";
 import { Connection, type Message } from "./connection.ts";
 
+/** Requests that are read before others get their turn. */
+const TURN = 64;
+
 /** An answer with descriptors, or one whose payload is left out because the request failed. */
 export class Reply<T> {
   /** The value, or `undefined` to answer without a payload. */
@@ -53,6 +56,8 @@ export interface ResponderOptions {
   refuse(row: MessageRow): string | undefined;
   /** A request failed; the session goes on, the peer was told (or it did not ask, and {@link forgives}). */
   onFailure(error: unknown): void;
+  /** Requests that are read in a second, and at once after a pause; without end by default. */
+  readonly rate?: number;
   /** Whether the connection outlives a request that has failed without a way to tell the peer. Not by default. */
   readonly forgives?: boolean;
   /** The connection is over, with the reason unless the peer just left. Called once. */
@@ -73,6 +78,15 @@ export class Responder<T extends MessageTable> {
   readonly #options: ResponderOptions;
   readonly #reactor: Reactor;
   #ended = false;
+  #reading = true;
+  #throttle: ReturnType<typeof setTimeout> | undefined;
+  /** Requests that may be read now, as of a time, ms. */
+  #allowance: number;
+  #asOf = performance.now();
+  /** Whether a handler's promise is pending. */
+  #busy = false;
+  /** Called when none is, while nothing is read. */
+  #holding: (() => void)[] | undefined;
 
   /** Starts reading. */
   constructor(
@@ -87,31 +101,100 @@ export class Responder<T extends MessageTable> {
     this.#handlers = handlers;
     this.#reactor = reactor;
     this.#options = options;
+    this.#allowance = options.rate ?? Infinity;
     reactor.watch(connection.fd, () => this.#pump());
+  }
+
+  /** Reads nothing more until {@link resume}. Resolves when what was read is done: at once, or when its handler is. */
+  hold(): Promise<void> {
+    this.#holding ??= [];
+    this.#readOn();
+    if (this.#ended || !this.#busy) return Promise.resolve();
+    return new Promise((resolve) => this.#holding?.push(resolve));
+  }
+
+  /** Ends {@link hold}. */
+  resume(): void {
+    if (this.#holding === undefined) return;
+    for (const held of this.#holding) held();
+    this.#holding = undefined;
+    this.#readOn();
+  }
+
+  /** Reads, or does not, as it has to be now. */
+  #readOn(): void {
+    const reads = !this.#busy && this.#holding === undefined && this.#throttle === undefined;
+    // Once it has ended, the number of its descriptor may belong to another connection.
+    if (this.#ended || reads === this.#reading) return;
+    this.#reading = reads;
+    if (reads) this.#reactor.resume(this.connection.fd);
+    else this.#reactor.pause(this.connection.fd);
+  }
+
+  /** Whether the next request may be read now. If not, it is in a while. */
+  #allowed(): boolean {
+    const { rate } = this.#options;
+    if (rate === undefined || this.#allowance >= 1) return true;
+    const now = performance.now();
+    this.#allowance = Math.min(rate, this.#allowance + (now - this.#asOf) * rate / 1000);
+    this.#asOf = now;
+    if (this.#allowance >= 1) return true;
+    this.#throttle = setTimeout(() => {
+      this.#throttle = undefined;
+      this.#readOn();
+    }, Math.ceil((1 - this.#allowance) * 1000 / rate));
+    this.#readOn();
+    return false;
+  }
+
+  /**
+   * Handles a request that did not come by the connection. It is not answered.
+   *
+   * @param fds closed, but for what the handler takes
+   * @throws {ProtocolError} when it is refused, or the handler fails
+   */
+  async perform(name: keyof T & string, payload: Uint8Array, fds: DescriptorBag): Promise<void> {
+    const row: MessageRow = this.#table[name];
+    try {
+      await this.#call({ name, header: { request: row.id, flags: 0, size: payload.length }, payload, fds });
+    } catch (error) {
+      throw error instanceof ProtocolError ? error : named(name, error);
+    } finally {
+      fds.close();
+    }
+  }
+
+  /** Lets go of a connection that another process goes on with: to the peer nothing happens. */
+  release(): void {
+    this.#reactor.unwatch(this.connection.fd);
+    this.connection.release();
+    this.end();
   }
 
   /** Ends the connection. */
   end(error?: unknown): void {
     if (this.#ended) return;
     this.#ended = true;
+    clearTimeout(this.#throttle);
     this.#reactor.unwatch(this.connection.fd);
     this.connection.close();
+    this.resume();
     this.#options.onEnd(error);
   }
 
   #pump(): void {
     try {
-      while (!this.#ended) {
+      // Others get their turn before there can be more.
+      for (let n = 0; n < TURN && this.#reading && !this.#ended && this.#allowed(); n++) {
         const message = this.connection.receive();
         if (message === null) return;
         if (message === "end") return this.end();
+        this.#allowance--;
         const pending = this.#handle(message);
         if (pending !== undefined) {
-          this.#reactor.pause(this.connection.fd);
-          pending.then(() => {
-            // Once it has ended, the number of its descriptor may belong to another connection.
-            if (!this.#ended) this.#reactor.resume(this.connection.fd);
-          }, (error) => this.end(error));
+          this.#busy = true;
+          this.#readOn();
+          pending.then(() => this.#done(), (error) => this.end(error));
           return;
         }
       }
@@ -120,15 +203,26 @@ export class Responder<T extends MessageTable> {
     }
   }
 
+  #done(): void {
+    this.#busy = false;
+    if (this.#holding !== undefined) { for (const held of this.#holding.splice(0)) held(); }
+    this.#readOn();
+  }
+
+  /** Checks a message and has it handled. */
+  #call(message: Message): unknown {
+    const payload = this.#check(message, this.#table[message.name]);
+    const handler = this.#handlers[message.name as keyof T];
+    if (handler === undefined) throw new ProtocolError(message.name, "nobody here serves it");
+    return handler(payload as never, message.fds);
+  }
+
   /** Handles a message at once, or returns a promise of having done so. */
   #handle(message: Message): Promise<void> | undefined {
     const row = this.#table[message.name];
     let result: unknown;
     try {
-      const payload = this.#check(message, row);
-      const handler = this.#handlers[message.name as keyof T];
-      if (handler === undefined) throw new ProtocolError(message.name, "nobody here serves it");
-      result = handler(payload as never, message.fds);
+      result = this.#call(message);
     } catch (error) {
       message.fds.close();
       this.#fail(message, row, error);

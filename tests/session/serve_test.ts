@@ -69,7 +69,7 @@ test("front-ends come and go", LIMIT, async (t) => {
 
 test("several front-ends at once, up to a limit; the rest wait", LIMIT, async (t) => {
   const path = socketIn(t);
-  const { server } = await open(t, { socketPath: path, maxSessions: 2 });
+  const { server } = await open(t, { socketPath: path, limits: { sessions: 2 } });
   const [first, second, third] = [1, 2, 3].map(() => RawPeer.connect(path));
   onEnd(t, () => [first, second, third].forEach((each) => each.close()));
   await first.number("GET_FEATURES");

@@ -12,7 +12,6 @@ import type { frontendMessages } from "../../protocol/messages.ts";
 import { type Iotlb, IotlbType, type MemoryRegion } from "../../protocol/payloads.ts";
 import { type Handlers, Reply } from "../../transport/responder.ts";
 import { after, type Awaitable } from "../awaitable.ts";
-import { MAX_MEM_SLOTS } from "../ring_host.ts";
 import type { SessionState } from "../session_state.ts";
 
 /** A plain number of a 64-bit field. No machine has as much memory as 2^53. */
@@ -42,6 +41,18 @@ function ours(region: Region): MemoryRegion {
   };
 }
 
+function checkMemory(state: SessionState, regions: readonly { readonly size: number }[]): void {
+  const { regions: most } = state.limits;
+  if (regions.length > most) {
+    throw new FieldError("number of regions", `at most ${most} (limit regions)`, regions.length);
+  }
+  state.host.account.check("guest memory", regions.reduce((sum, { size }) => sum + size, 0));
+}
+
+function countMemory(state: SessionState): void {
+  state.host.account.set("guest memory", state.memory.regions.reduce((sum, { size }) => sum + size, 0));
+}
+
 /** The handlers. */
 export function memoryHandlers(state: SessionState): Handlers<typeof frontendMessages> {
   const { memory, postcopy } = state;
@@ -57,14 +68,16 @@ export function memoryHandlers(state: SessionState): Handlers<typeof frontendMes
       if (postcopy.listening && regions.length === 0) return acknowledged();
       const files = fds.list();
       const sources = regions.map((region, i) => source(region, files[i], !postcopy.listening));
+      checkMemory(state, sources);
       return after(state.changeMemory(() => memory.replace(sources)), () => {
+        countMemory(state);
         if (!postcopy.listening) return;
         postcopy.await(memory.regions);
         const byGuest = new Map(memory.regions.map((region) => [region.guestAddress, region]));
         return new Reply(sources.map(({ guestAddress }) => ours(byGuest.get(guestAddress) as Region)));
       });
     },
-    GET_MAX_MEM_SLOTS: () => BigInt(MAX_MEM_SLOTS),
+    GET_MAX_MEM_SLOTS: () => BigInt(state.limits.regions),
     ADD_MEM_REG: (region, fds) => {
       if (region === undefined) {
         if (!postcopy.listening) {
@@ -74,7 +87,10 @@ export function memoryHandlers(state: SessionState): Handlers<typeof frontendMes
       }
       const [fd] = fds.list();
       if (fd === undefined) throw new FieldError("descriptors", "1", 0);
-      const added = memory.add(source(region, fd, !postcopy.listening));
+      const wanted = source(region, fd, !postcopy.listening);
+      checkMemory(state, [...memory.regions, wanted]);
+      const added = memory.add(wanted);
+      countMemory(state);
       return after(state.shareMemory(), () => {
         if (!postcopy.listening) return;
         postcopy.await([added]);
@@ -84,6 +100,7 @@ export function memoryHandlers(state: SessionState): Handlers<typeof frontendMes
     REM_MEM_REG: (region) => {
       return state.changeMemory(() => {
         memory.remove(source(region, -1));
+        countMemory(state);
         return true;
       });
     },

@@ -61,6 +61,7 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
         state.device.definition.type,
         keeper,
         state.reactor,
+        state.limits.state,
       );
       return { error: 0, noDescriptor: true };
     },

@@ -10,6 +10,7 @@ import type { IotlbMiss } from "../../memory/iotlb.ts";
 import { Region, type RegionShare } from "../../memory/region.ts";
 import type { Awaitable } from "../awaitable.ts";
 import type { Device, FrontEndLink } from "../device.ts";
+import type { Limits } from "../limits.ts";
 import { type RingEvents, RingHost } from "../ring_host.ts";
 import { SharedWindows } from "../shared_windows.ts";
 import type { Vring } from "../vring.ts";
@@ -64,6 +65,8 @@ const HOST_METHODS: ReadonlySet<string> = new Set(
     "invalidateIotlb",
     "clearIotlb",
     "writeConfig",
+    "freeze",
+    "thaw",
   ] satisfies (keyof RingHost)[],
 );
 
@@ -83,7 +86,7 @@ export class HostedSession {
   constructor(
     session: number,
     device: Device,
-    rings: readonly number[],
+    { rings, limits }: { readonly rings: readonly number[]; readonly limits: Limits },
     reactor: Reactor,
     post: (message: FromThread) => void,
   ) {
@@ -99,7 +102,7 @@ export class HostedSession {
       windows: this.#windows,
     });
     for (const [id, size] of behaviour.sharedMemory ?? []) sizes.set(id, size);
-    this.#host = host = new RingHost(behaviour, rings, reactor, this.#events());
+    this.#host = host = new RingHost(behaviour, rings, reactor, this.#events(), limits);
   }
 
   #events(): RingEvents {

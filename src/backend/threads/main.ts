@@ -67,7 +67,7 @@ function perform(message: Extract<ToThread, { kind: "open" | "call" }>): unknown
   const { session: number } = message;
   if (message.kind === "open") {
     if (device === undefined) throw new TypeError("the thread has no device");
-    sessions.set(number, new HostedSession(number, device, message.rings, reactor, post));
+    sessions.set(number, new HostedSession(number, device, message, reactor, post));
     return;
   }
   const session = sessions.get(number);

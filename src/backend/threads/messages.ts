@@ -8,6 +8,7 @@ import { OsError } from "../../../ffi/os_error.ts";
 import { MemoryError } from "../../memory/region.ts";
 import { FieldError, ProtocolError } from "../../protocol/error.ts";
 import type { Endianness } from "../../protocol/struct.ts";
+import type { Limits } from "../limits.ts";
 import { RingError } from "../../virtqueue/ring.ts";
 
 /** How a thread makes its device. */
@@ -53,6 +54,7 @@ export type ToThread =
     readonly session: number;
     readonly id: number;
     readonly rings: readonly number[];
+    readonly limits: Limits;
   }
   | Call
   | { readonly kind: "answer"; readonly session: number; readonly id: number; readonly outcome: Outcome }

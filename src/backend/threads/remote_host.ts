@@ -12,7 +12,8 @@ import type { BackendMessage } from "../../protocol/messages.ts";
 import type { Inflight, VringAddress } from "../../protocol/payloads.ts";
 import type { Endianness } from "../../protocol/struct.ts";
 import type { FrontEndLink } from "../device.ts";
-import type { RingEvents, RingHosting } from "../ring_host.ts";
+import type { Limits } from "../limits.ts";
+import type { RingEvents, RingHosting, RingPosition } from "../ring_host.ts";
 import type { VringControl } from "../vring_control.ts";
 import {
   type FromThread,
@@ -151,6 +152,7 @@ export class RemoteHost implements RingHosting, SessionInbox {
     rings: readonly number[],
     events: RingEvents,
     link: FrontEndLink,
+    limits: Limits,
   ) {
     this.#thread = thread;
     this.#session = session;
@@ -162,7 +164,7 @@ export class RemoteHost implements RingHosting, SessionInbox {
     thread.join(session, this);
     const id = ++this.#calls;
     this.opened = this.#expect(id);
-    thread.post({ kind: "open", session, id, rings });
+    thread.post({ kind: "open", session, id, rings, limits });
   }
 
   #expect(id: number): Promise<unknown> {
@@ -224,6 +226,14 @@ export class RemoteHost implements RingHosting, SessionInbox {
 
   reset(): Promise<void> {
     return this.#tell("reset");
+  }
+
+  async freeze(): Promise<readonly RingPosition[]> {
+    return await this.#call(-1, "freeze", []) as RingPosition[];
+  }
+
+  thaw(): Promise<void> {
+    return this.#tell("thaw");
   }
 
   /** The memory table, as it is now. Resolves when the thread uses nothing else for what it takes from here on. */

@@ -6,6 +6,7 @@
 
 import { threadRefusal } from "../../../ffi/deno.ts";
 import type { DeviceBehaviour, DeviceDefinition, FrontEndLink } from "../device.ts";
+import type { Limits } from "../limits.ts";
 import type { RingEvents } from "../ring_host.ts";
 import type { DeviceSource } from "./messages.ts";
 import { RemoteHost } from "./remote_host.ts";
@@ -84,16 +85,18 @@ export class ThreadPool {
    *
    * @throws {TypeError} when rings that are owned do not say which belong together
    */
-  open(behaviour: DeviceBehaviour, events: RingEvents, link: FrontEndLink): RemoteHost[] {
+  open(behaviour: DeviceBehaviour, events: RingEvents, link: FrontEndLink, limits: Limits): RemoteHost[] {
     if (behaviour.queues.some((queue) => typeof queue !== "function")) {
       checkGroup(this.#name, this.#definition);
     }
     const group = this.#definition.worker?.group ?? 1;
     const rings: number[][] = this.#threads.map(() => []);
-    behaviour.queues.forEach((_, index) => rings[Math.floor(index / group) % rings.length].push(index));
+    behaviour.queues.slice(0, limits.rings).forEach((_, index) =>
+      rings[Math.floor(index / group) % rings.length].push(index)
+    );
     const session = ++this.#sessions;
     return this.#threads.filter(({ index }) => rings[index].length > 0).map((thread) =>
-      new RemoteHost(thread, session, rings[thread.index], events, link)
+      new RemoteHost(thread, session, rings[thread.index], events, link, limits)
     );
   }
 

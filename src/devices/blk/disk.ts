@@ -132,6 +132,7 @@ export class BlkDevice extends Device {
       features: features(options),
       exclusive: !shared,
       requests: blkRequests,
+      stateless: options.storage.volatile !== true,
       worker: workerRules(options),
       connect: () => new BlkFrontEnd(options),
     });
@@ -162,6 +163,7 @@ class BlkFrontEnd implements DeviceBehaviour {
   readonly config: {
     read(endianness: Endianness): Uint8Array;
     write(offset: number, data: Uint8Array): void;
+    follow(before: Uint8Array, endianness: Endianness): void;
   };
   readonly #options: BlkOptions;
   readonly #storage: Storage;
@@ -186,6 +188,7 @@ class BlkFrontEnd implements DeviceBehaviour {
     this.config = {
       read: (endianness) => this.#config(endianness),
       write: (offset, data) => this.#setConfig(offset, data),
+      follow: (before, endianness) => this.#follow(before, endianness),
     };
   }
 
@@ -250,6 +253,26 @@ class BlkFrontEnd implements DeviceBehaviour {
     }
     this.#writeback = data[0] === 1;
     this.#decideCache();
+  }
+
+  /** A driver goes on that has known the disk by `before`. The disk may have grown; all else is as it was. */
+  #follow(before: Uint8Array, endianness: Endianness): void {
+    const now = this.#config(endianness);
+    const view = (bytes: Uint8Array): DataView =>
+      new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const at = blkConfig.offsets.capacity;
+    const sectors = (bytes: Uint8Array): bigint => view(bytes).getBigUint64(at, endianness === "little");
+    if (before.length !== now.length) {
+      throw new RangeError(`the configuration space must have ${before.length} bytes, got ${now.length}`);
+    }
+    if (sectors(now) < sectors(before)) {
+      throw new RangeError(`the disk must have at least ${sectors(before)} sectors, got ${sectors(now)}`);
+    }
+    for (let i = 0; i < now.length; i++) {
+      if (now[i] === before[i] || (i >= at && i < at + 8)) continue;
+      const [name] = Object.entries(blkConfig.offsets).findLast(([, offset]) => offset <= i) ?? ["byte"];
+      throw new RangeError(`the disk must be as the driver knows it, but its ${name} is another`);
+    }
   }
 
   #handle(chain: Chain, queue: Queue): unknown {

@@ -55,6 +55,7 @@ export class RngDevice extends Device {
       type: 4,
       name: "rng",
       requests: rngRequests,
+      stateless: true,
       connect: (): DeviceBehaviour => {
         const requests = new Requests(source, limiter, onError, (bytes) => this.bytesGiven += bytes);
         return { queues: [requests], disconnected: () => requests.close() };

@@ -27,6 +27,8 @@ export interface SharedMemoryDisk {
 export class MemoryStorage implements Storage {
   /** Always false. */
   readonly readOnly = false;
+  /** Always true. */
+  readonly volatile = true;
   /** How it is opened in a worker thread. */
   readonly worker: StorageSource;
   readonly #fd: number;

@@ -45,6 +45,8 @@ export interface Completion {
 export interface Storage {
   /** How the same bytes are opened in a worker thread. Absent: the disk cannot be served with workers. */
   readonly worker?: StorageSource;
+  /** Whether the bytes are gone with the process, so that no other can go on with them. */
+  readonly volatile?: boolean;
   /** Bytes. May change; tell the disk by `resized()`. */
   readonly size: number;
   /** Whether nothing may be written. */

@@ -1,0 +1,49 @@
+/**
+ * Starting the next version of a program that serves.
+ *
+ * @module
+ */
+
+import { spawn } from "node:child_process";
+import { close, readBytes } from "../../ffi/fd.ts";
+import { openFile, OpenFlag } from "../../ffi/file.ts";
+import { errorText } from "../../mod.ts";
+import type { Output } from "./command.ts";
+
+const OPTION = "--takeover";
+
+/** The words that this process was started with, the runtime and its options included. */
+function commandLine(): string[] {
+  const fd = openFile("/proc/self/cmdline", OpenFlag.READ_ONLY);
+  try {
+    const bytes: number[] = [];
+    for (let piece = readBytes(fd); piece !== null && piece.length > 0; piece = readBytes(fd)) {
+      bytes.push(...piece);
+    }
+    return new TextDecoder().decode(new Uint8Array(bytes)).split("\0").slice(0, -1);
+  } finally {
+    close(fd);
+  }
+}
+
+/** SIGUSR2: starts this command line again, which takes over. What is in its files by now is what it runs. */
+export function startSuccessor(output: Output): void {
+  const failed = (error: unknown): void =>
+    output.error(
+      `error: SIGUSR2: cannot start the next version: ${errorText(error)}; this one serves on. ` +
+        `Give deno --allow-run and --allow-env, or start it with ${OPTION}`,
+    );
+  try {
+    const [program, ...words] = commandLine();
+    const args = words.includes(OPTION) ? words : [...words, OPTION];
+    const child = spawn(program, args, {
+      stdio: ["ignore", "inherit", "inherit"],
+      detached: true,
+    });
+    child.on("spawn", () => output.out(`SIGUSR2: started process ${child.pid}`));
+    child.on("error", failed);
+    child.unref();
+  } catch (error) {
+    failed(error);
+  }
+}
