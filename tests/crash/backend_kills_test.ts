@@ -3,7 +3,8 @@ import type { Buffer } from "node:buffer";
 import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { Random } from "../support/random.ts";
-import { killBackends, nameOf, type Setting } from "./backend_kills.ts";
+import { killBackends } from "./backend_kills.ts";
+import { nameOf, type Setting } from "./setting.ts";
 import { WrongContentError } from "./history.ts";
 
 /** Each choice of rings, order and threads with each engine, recorded; and some of them submitted again. */

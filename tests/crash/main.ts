@@ -4,7 +4,8 @@ import process from "node:process";
 import { type Command, type Output, runCommand, wholeNumber } from "../../src/cli/command.ts";
 import type { Scope } from "../support/cleanup.ts";
 import { Random } from "../support/random.ts";
-import { killBackends, nameOf, type Setting } from "./backend_kills.ts";
+import { killBackends } from "./backend_kills.ts";
+import { nameOf, type Setting } from "./setting.ts";
 
 /** Kills of one image and one front-end before the next setting is tried. */
 const ROUND = 25;
