@@ -132,6 +132,7 @@ export class BlkDevice extends Device {
       features: features(options),
       exclusive: !shared,
       requests: blkRequests,
+      ready: () => storage.settled ?? true,
       worker: workerRules(options),
       connect: () => new BlkFrontEnd(options),
     });

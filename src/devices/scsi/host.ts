@@ -97,6 +97,7 @@ export class ScsiDevice extends Device {
       requests: scsiRequests,
       features: mask(scsiFeatures.HOTPLUG, scsiFeatures.CHANGE),
       exclusive: !(shared ?? made.every(({ readOnly }) => readOnly)),
+      ready: () => [...this.#units.values()].every(({ storage }) => storage.settled ?? true),
       connect: () => {
         const frontEnd = new ScsiFrontEnd(this.#units, requestQueues, () => this.#frontEnds.delete(frontEnd));
         this.#frontEnds.add(frontEnd);
