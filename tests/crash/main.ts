@@ -5,6 +5,7 @@ import { type Command, type Output, runCommand, wholeNumber } from "../../src/cl
 import type { Scope } from "../support/cleanup.ts";
 import { Random } from "../support/random.ts";
 import { killBackends } from "./backend_kills.ts";
+import { killFrontEnds } from "./frontend_kills.ts";
 import { nameOf, type Setting } from "./setting.ts";
 
 /** Kills of one image and one front-end before the next setting is tried. */
@@ -25,6 +26,7 @@ const crash: Command = {
     "Kills back-ends (SIGKILL) while their disk is written to, starts others in their place, and checks that no\n" +
     "write that was acknowledged is lost and none is done after a later one. docs/durability.md says more.",
   options: {
+    frontends: { help: "Kill front-ends instead: the back-end must serve the next." },
     kills: { value: "N", help: "How many to kill in all (default 1000)." },
     seed: {
       value: "N",
@@ -45,13 +47,12 @@ const crash: Command = {
     );
     output.out(`seed ${seed}`);
     const random = new Random(seed);
+    const kill = values.frontends === true ? killFrontEnds : killBackends;
     let done = 0;
     let inFlight = 0;
     while (done < kills) {
       const setting = settingOf(random);
-      const part = await scoped((scope) =>
-        killBackends(scope, random, setting, Math.min(ROUND, kills - done))
-      );
+      const part = await scoped((scope) => kill(scope, random, setting, Math.min(ROUND, kills - done)));
       done += part.kills;
       inFlight += part.inFlight;
       output.out(`${done} of ${kills} kills survived, ${inFlight} writes in flight; ${nameOf(setting)}`);
@@ -69,6 +70,7 @@ async function scoped<T>(act: (scope: Scope) => Promise<T>): Promise<T> {
     for (const end of ends) await end();
   }
 }
+
 const standard: Output = {
   out: (line) => void process.stdout.write(`${line}\n`),
   error: (line) => void process.stderr.write(`${line}\n`),

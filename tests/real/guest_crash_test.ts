@@ -28,7 +28,7 @@ interface Case {
 const cases: readonly Case[] = [
   { name: "split, io_uring", args: ["--aio=io_uring"], props: {} },
   { name: "packed, io_uring, 2 workers", args: ["--aio=io_uring"], workers: 2, props: { packed: true } },
-  { name: "split, in order, sync", args: ["--aio=sync"], props: { in_order: true } },
+  { name: "packed, sync", args: ["--aio=sync"], props: { packed: true } },
 ];
 
 /** Kills in each case. */
@@ -90,6 +90,14 @@ function contentsOf(block: number, number: number): Uint8Array {
   return new Uint8Array(words.buffer);
 }
 
+/** The number of the last write that has reached the image. */
+function newest(image: string): number {
+  const bytes = readFileSync(image);
+  return Math.max(
+    ...Array.from({ length: BLOCKS }, (_, block) => Number(bytes.readBigUInt64LE(block * BLOCK + 16))),
+  );
+}
+
 realTest(
   "QEMU is killed while it writes; the back-end serves the next, and what was acknowledged is there",
   needs,
@@ -108,13 +116,16 @@ realTest(
       await guest.run("/bin/blkdiscard -z /dev/vda");
       // The error has what the guest said until it was gone.
       const ended = guest.run(writer, 60_000).then(() => "", (error) => `${error}`);
-      await sleep(random.int(300, 1200));
+      const goal = random.int(50, 400);
+      for (const deadline = Date.now() + 60_000; newest(image) < goal; await sleep(2)) {
+        assert.ok(Date.now() < deadline, `write ${goal} has not come`);
+      }
       guest.qemu.kill("SIGKILL");
       const acknowledged = new Map<number, number>();
       for (const [, block, number] of (await ended).matchAll(/^(\d+) (\d+)$/gm)) {
         acknowledged.set(Number(block), Number(number));
       }
-      assert.ok(acknowledged.size > 10, `${acknowledged.size} blocks were written`);
+      assert.ok(acknowledged.size > 0, "something was acknowledged");
       await disk.checkUnharmed();
       const bytes = readFileSync(image);
       for (let block = 0; block < BLOCKS; block++) {
