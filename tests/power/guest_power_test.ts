@@ -49,9 +49,9 @@ realTest(
   async (t) => {
     const random = new Random(11);
     const guest = await restoreGuest(t);
-    const run = await record(t, guest, random, { steps: 50 });
+    const run = await record(t, guest, random, { steps: 36 });
     const { storage } = run;
-    assert.ok(storage.flushes > 50, `${storage.flushes} flushes`);
+    assert.ok(storage.flushes > 36, `${storage.flushes} flushes`);
     const cuts = await checkCuts(t, run, random);
     t.diagnostic(`${cuts} losses of power, ${storage.flushes} flushes`);
     assert.ok(cuts > 200, `${cuts} events`);
