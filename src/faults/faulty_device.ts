@@ -81,6 +81,7 @@ export class FaultyDevice extends Device {
       name: device.name,
       features,
       exclusive,
+      ready: () => device.definition.ready?.() ?? true,
       requests,
       worker: workerRules(device, rules, source, counters),
       connect: (link) => faulty(device.connect(link), plan),
