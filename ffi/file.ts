@@ -150,3 +150,45 @@ export function allocate(fd: number, mode: number, position: number, length: num
     }
   }
 }
+
+const F_OFD_GETLK = 36;
+const F_OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+
+/** `struct flock` of 64-bit Linux. */
+const lock = new Native(32);
+const LOCK_TYPE = 0;
+const LOCK_START = 8;
+const LOCK_LENGTH = 16;
+
+function setLock(type: number, position: number, length: number): void {
+  lock.bytes.fill(0);
+  lock.view.setInt16(LOCK_TYPE, type, littleEndian);
+  lock.set64(LOCK_START, BigInt(position));
+  lock.set64(LOCK_LENGTH, BigInt(length));
+}
+
+/**
+ * Marks one byte of a file, which need not exist, by a shared lock of the open file (`fcntl(2)`, "Open file description
+ * locks"). The mark stays until nobody has the open file any more: no descriptor, and no request of io_uring.
+ *
+ * @returns false where the file system has no locks
+ */
+export function markByte(fd: number, position: number): boolean {
+  setLock(F_RDLCK, position, 1);
+  return libc.fcntl(fd, F_OFD_SETLK, lock.address) === 0;
+}
+
+/**
+ * Looks for marks of other open files.
+ *
+ * @returns the position of one, which need not be the first; `null` when there is none
+ */
+export function markedByte(fd: number, position: number, length: number): number | null {
+  setLock(F_WRLCK, position, length);
+  if (libc.fcntl(fd, F_OFD_GETLK, lock.address) !== 0) return null;
+  if (lock.view.getInt16(LOCK_TYPE, littleEndian) === F_UNLCK) return null;
+  return Math.max(position, Number(lock.get64(LOCK_START)));
+}

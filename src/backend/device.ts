@@ -303,6 +303,11 @@ export interface DeviceDefinition extends Partial<DeviceBehaviour> {
    * over, too; others cannot. `false` says that it must not, not even while it has no front-end.
    */
   readonly stateless?: boolean;
+  /**
+   * Whether a front-end may be served now. Asked before each; while it is not so, front-ends wait in the socket's queue, and
+   * it is asked again. Always so by default.
+   */
+  ready?(): boolean;
   /** Lets it run in worker threads (`workers` of {@link serve}). */
   readonly worker?: WorkerRules;
   /** Makes the behaviour for one front-end, where the state is not the same for all. */

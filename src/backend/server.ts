@@ -73,6 +73,10 @@ export interface ServeOptions {
 }
 
 const ACCEPT_RETRY = 200;
+/** After how many times it is told that a device is not ready: a second. */
+const PATIENCE = 100;
+/** How soon a device that is not ready is asked again, milliseconds. */
+const READY_RETRY = 10;
 
 /** What a server has taken over. */
 export interface TakenOver {
@@ -104,6 +108,10 @@ export class Server {
   #listener = -1;
   #giver: Giver | undefined;
   #socketFile: Listener | undefined;
+  /** A connected socket that waits for the device. */
+  #waiting = -1;
+  /** How often the device was not ready, one time after the other. */
+  #notReady = 0;
   #paused = false;
   /** Whether another process may be taking over: nobody is accepted. */
   #held = false;
@@ -130,7 +138,7 @@ export class Server {
     } else if (fd !== undefined) {
       setNonblocking(fd);
       if (isListening(fd)) this.#listener = fd;
-      else this.#startSession(fd);
+      else this.#whenReady(fd);
     }
     try {
       if (socketPath !== undefined && options.takeover !== undefined) this.#allowTakeover(socketPath, gift);
@@ -218,9 +226,35 @@ export class Server {
     this.#finishIfIdle();
   }
 
+  /** Starts the one session of a connected socket. */
+  #whenReady(fd: number): void {
+    this.#waiting = fd;
+    if (!this.#ready) {
+      this.#retry = setTimeout(() => this.#whenReady(fd), READY_RETRY);
+      return;
+    }
+    this.#waiting = -1;
+    this.#startSession(fd);
+  }
+
+  /** Whether the device is ready; the first time that it is not is told. */
+  get #ready(): boolean {
+    const ready = this.#device.definition.ready?.() ?? true;
+    if (ready) this.#notReady = 0;
+    else if (++this.#notReady === PATIENCE) {
+      this.#log("warning", `${this.#device.name}: not ready for a front-end; waiting`);
+    }
+    return ready;
+  }
+
   #accept(): void {
     try {
       while (this.#sessions.size < this.#maxSessions) {
+        if (!this.#ready) {
+          this.#pause();
+          this.#retry = setTimeout(() => this.#resume(), READY_RETRY);
+          return;
+        }
         const fd = accept(this.#listener);
         if (fd === null) return;
         this.#startSession(fd);
@@ -290,6 +324,7 @@ export class Server {
       if (this.#socketFile === undefined) close(this.#listener);
       else this.#socketFile.close();
     }
+    if (this.#waiting >= 0) close(this.#waiting);
     for (const session of [...this.#sessions]) session.end();
     this.#finishIfIdle();
   }

@@ -82,6 +82,7 @@ export class FaultyDevice extends Device {
       features,
       exclusive,
       stateless,
+      ready: () => device.definition.ready?.() ?? true,
       requests,
       worker: workerRules(device, rules, source, counters),
       connect: (link) => faulty(device.connect(link), plan),

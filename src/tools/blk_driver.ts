@@ -23,6 +23,13 @@ import type { FrontEndOptions } from "../frontend/options.ts";
 import { type Piece, SharedMemory } from "../frontend/shared_memory.ts";
 import { mask } from "../protocol/features.ts";
 
+const { RO, FLUSH, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES, BLK_SIZE, SEG_MAX } = blkFeatures;
+
+/** What this driver knows of a disk, and takes unless {@link FrontEndOptions.deviceFeatures} says otherwise. */
+export const DRIVER_FEATURES: bigint = mask(
+  ...[RO, FLUSH, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES, BLK_SIZE, SEG_MAX],
+);
+
 /** How a disk is driven. */
 export interface BlkDriverOptions extends FrontEndOptions {
   /** Queues to use, in turn; 1 by default. */
@@ -101,11 +108,7 @@ export class BlkDriver {
   static async connect(socketPath: string, options: BlkDriverOptions = {}): Promise<BlkDriver> {
     const { numQueues = 1, queueSize = 128, depth = 32, maxTransfer = 65536, indirect = false, spinUs = 0 } =
       options;
-    const { RO, FLUSH, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES, BLK_SIZE, SEG_MAX } = blkFeatures;
-    const frontEnd = await FrontEnd.connect(socketPath, {
-      deviceFeatures: mask(RO, FLUSH, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES, BLK_SIZE, SEG_MAX),
-      ...options,
-    });
+    const frontEnd = await FrontEnd.connect(socketPath, { deviceFeatures: DRIVER_FEATURES, ...options });
     const rings = numQueues * (queueSize * (26 + (indirect ? 64 : 0)) + 4096);
     const memory = new SharedMemory(rings + depth * (maxTransfer + 64) + 65536);
     try {

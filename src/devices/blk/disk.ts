@@ -133,6 +133,7 @@ export class BlkDevice extends Device {
       exclusive: !shared,
       requests: blkRequests,
       stateless: options.storage.volatile !== true,
+      ready: () => storage.settled ?? true,
       worker: workerRules(options),
       connect: () => new BlkFrontEnd(options),
     });

@@ -98,6 +98,7 @@ export class ScsiDevice extends Device {
       features: mask(scsiFeatures.HOTPLUG, scsiFeatures.CHANGE),
       exclusive: !(shared ?? made.every(({ readOnly }) => readOnly)),
       stateless: made.every(({ storage }) => storage.volatile !== true),
+      ready: () => [...this.#units.values()].every(({ storage }) => storage.settled ?? true),
       connect: () => {
         const frontEnd = new ScsiFrontEnd(this.#units, requestQueues, () => this.#frontEnds.delete(frontEnd));
         this.#frontEnds.add(frontEnd);

@@ -13,6 +13,7 @@ import { Errno, OsError } from "../../../ffi/os_error.ts";
 import { Reactor } from "../../../ffi/reactor.ts";
 import { LATER } from "../../backend/device.ts";
 import type { Span } from "../../memory/span.ts";
+import { Aftermath } from "./aftermath.ts";
 import { FileEngine, type Synchronous } from "./file_engine.ts";
 import { SharedSize } from "./shared_size.ts";
 import { type Completion, SECTOR, type Storage, type StorageSource } from "./storage.ts";
@@ -69,6 +70,7 @@ export class FileStorage implements Storage {
   /** The same file past the page cache; or once more the same descriptor. */
   readonly #direct: number;
   readonly #engine: FileEngine | undefined;
+  readonly #aftermath: Aftermath | undefined;
   readonly #iovec = new Iovec();
   readonly #size: SharedSize;
   #zeros: Native | undefined;
@@ -91,6 +93,8 @@ export class FileStorage implements Storage {
     try {
       this.refresh();
       if (direct) this.#direct = shared?.directFd ?? openFile(this.#path, flags | OpenFlag.DIRECT);
+      // A synchronous request ends before its process does, but what comes before it may have been another kind.
+      if (this.#owned) this.#aftermath = new Aftermath(this.#path, this.#direct);
       if (aio !== "sync") this.#engine = engine(this.#direct, this, aio === "io_uring");
     } catch (error) {
       this.#closeFiles();
@@ -115,6 +119,11 @@ export class FileStorage implements Storage {
    */
   get size(): number {
     return this.#size.bytes;
+  }
+
+  /** Whether nothing is to come of what a process that has died has asked of the file. */
+  get settled(): boolean {
+    return this.#aftermath?.over ?? true;
   }
 
   /** Looks at the file's size again, after somebody else has changed it. */
@@ -247,6 +256,7 @@ export class FileStorage implements Storage {
     if (!this.#owned) return;
     if (this.#direct !== this.#fd) close(this.#direct);
     close(this.#fd);
+    this.#aftermath?.close();
   }
 }
 

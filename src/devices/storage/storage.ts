@@ -61,6 +61,11 @@ export interface Storage {
   discard?(position: number, length: number): void | Promise<void>;
   /** Sets bytes to zero; with `mayUnmap` the room may be given back. Absent: the guest writes zeros itself. */
   writeZeroes?(position: number, length: number, mayUnmap: boolean): void | Promise<void>;
+  /**
+   * Whether nothing that somebody who is gone has asked for may still be carried out: a front-end is not served before.
+   * Absent: always so.
+   */
+  readonly settled?: boolean;
   /** Lets go of what it holds. */
   close(): void;
 }
