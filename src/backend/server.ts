@@ -6,7 +6,7 @@
 
 import { close, setNonblocking } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
-import { accept, isListening } from "../../ffi/socket.ts";
+import { accept, isListening, peerCredentials } from "../../ffi/socket.ts";
 import { Listener } from "../../ffi/listener.ts";
 import type { Device } from "./device.ts";
 import { type Log, logToStderr } from "./log.ts";
@@ -25,6 +25,11 @@ export interface ServeOptions {
   readonly fd?: number;
   /** Permission bits of the socket file; 0o600 (the owner alone) by default. */
   readonly socketMode?: number;
+  /**
+   * The users, by their ids, whose front-ends are served; anybody who can connect by default. It is the kernel that says who
+   * connected (`SO_PEERCRED`); of a connected `fd`, who made the connection.
+   */
+  readonly allowUids?: readonly number[];
   /** The most front-ends at once; 64 by default, 1 for an exclusive device. Others wait in the socket's queue. */
   readonly maxSessions?: number;
   /**
@@ -97,7 +102,7 @@ export class Server {
     } else if (fd !== undefined) {
       setNonblocking(fd);
       if (isListening(fd)) this.#listener = fd;
-      else this.#startSession(fd);
+      else this.#startConnected(fd);
     }
     if (this.#listener >= 0) this.#reactor.watch(this.#listener, () => this.#accept());
     if (signal?.aborted) this.close();
@@ -114,7 +119,13 @@ export class Server {
       while (this.#sessions.size < this.#maxSessions) {
         const fd = accept(this.#listener);
         if (fd === null) return;
-        this.#startSession(fd);
+        const refusal = this.#refusal(fd);
+        if (refusal === undefined) {
+          this.#startSession(fd);
+        } else {
+          close(fd);
+          this.#log("warning", `${this.#device.name}: ${refusal}`);
+        }
       }
       this.#pause();
     } catch (error) {
@@ -123,6 +134,26 @@ export class Server {
       this.#pause();
       this.#retry = setTimeout(() => this.#resume(), ACCEPT_RETRY);
     }
+  }
+
+  /** Why nobody who connected here is served. */
+  #refusal(fd: number): string | undefined {
+    const { allowUids } = this.#options;
+    if (allowUids === undefined) return undefined;
+    const { uid, pid } = peerCredentials(fd);
+    if (allowUids.includes(uid)) return undefined;
+    return `refused a front-end of user ${uid} (process ${pid}); allowed: ${
+      allowUids.join(", ") || "nobody"
+    }`;
+  }
+
+  #startConnected(fd: number): void {
+    const refusal = this.#refusal(fd);
+    if (refusal !== undefined) {
+      close(fd);
+      throw new Error(`serve: ${refusal}`);
+    }
+    this.#startSession(fd);
   }
 
   #pause(): void {
@@ -212,6 +243,7 @@ export class Server {
  * @throws {SocketInUseError} when another process listens on the path
  * @throws {OsError} when the socket cannot be made
  * @throws {TypeError} for options that do not go together
+ * @throws {Error} when the front-end of a connected `fd` is not of `allowUids`
  */
 export async function serve(device: Device | URL, options: ServeOptions): Promise<Server> {
   const { socketPath, fd, pollUs, workers } = options;

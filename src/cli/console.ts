@@ -18,12 +18,15 @@ import {
   UnixEnd,
 } from "../devices/console/mod.ts";
 import { type Command, type Output, UsageError } from "./command.ts";
+import { withSockets } from "./sandbox.ts";
 import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
 
 /** What is opened for the ports. */
 interface Opened {
   readonly ends: ConsoleEnd[];
   readonly output: Output;
+  /** Socket files that are removed at the end. */
+  readonly sockets: string[];
   stdio: StdioEnd | undefined;
 }
 
@@ -40,6 +43,7 @@ async function openEnd(text: string, label: string, opened: Opened): Promise<Con
       case "null":
         return new NullEnd();
       case "unix":
+        opened.sockets.push(rest);
         return new UnixEnd({ path: rest });
       case "log":
         return new LogEnd(rest, onError);
@@ -124,7 +128,7 @@ export const console: Command = {
     );
     const size = values.size === undefined ? undefined : /^(\d{1,5})x(\d{1,5})$/.exec(String(values.size));
     if (size === null) throw new UsageError(`--size must be such as 80x24, got ${values.size}`);
-    const opened: Opened = { ends: [], output, stdio: undefined };
+    const opened: Opened = { ends: [], output, sockets: [], stdio: undefined };
     try {
       const ports: PortOptions[] = [];
       for (const { name, end: text } of [...terminals, ...channels]) {
@@ -148,7 +152,8 @@ export const console: Command = {
       // The standard output may be the guest's.
       const lines: Output = stdio === undefined ? output : { out: output.error, error: output.error };
       const what = `vhost-user console: ${terminals.length} terminals, ${channels.length} channels`;
-      await serveUntilSignal(device, options, what, lines, () => {});
+      const needs = withSockets({}, opened.sockets);
+      await serveUntilSignal(device, options, what, lines, () => {}, needs);
       process.off("SIGWINCH", resized);
     } finally {
       for (const end of opened.ends) end.close?.();

@@ -5,9 +5,21 @@
  */
 
 import process from "node:process";
-import { type Device, errorText, type Log, serve, type ServeOptions, type Server } from "../../mod.ts";
+import {
+  type Device,
+  errorText,
+  type Log,
+  logToStderr,
+  type Needs,
+  Reactor,
+  serve,
+  type ServeOptions,
+  type Server,
+} from "../../mod.ts";
+import { userIdOf } from "../../ffi/users.ts";
 import { describeMessage } from "../tools/describe.ts";
 import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
+import { enterSandbox, type SandboxMode, sandboxMode, sandboxOption, withSockets } from "./sandbox.ts";
 
 /** Options of every command that serves a device. */
 export const servingOptions: Readonly<Record<string, Option>> = {
@@ -17,6 +29,12 @@ export const servingOptions: Readonly<Record<string, Option>> = {
     help: "Use this inherited socket, listening or connected. Excludes --socket-path.",
   },
   "socket-mode": { value: "MODE", help: "Permission bits of the socket file, octal (default 600)." },
+  "allow-uid": {
+    value: "USERS",
+    help: "Serve front-ends of these users alone: numbers or names, with commas between. Those of\n" +
+      "others may connect where --socket-mode lets them, and are turned away.",
+  },
+  ...sandboxOption,
   "poll-us": {
     value: "N",
     help: "Keep looking at a busy ring for up to N µs before sleeping (default 50; 0: sleep at once).",
@@ -44,11 +62,23 @@ export const servingOptions: Readonly<Record<string, Option>> = {
 export interface ServingOptions extends ServeOptions {
   /** Rules by which requests go wrong. */
   readonly faults: readonly string[];
+  /** How much it insists on its sandbox. */
+  readonly sandbox: SandboxMode;
+}
+
+function userIds(text: string): number[] {
+  return text.split(",").map((each) => {
+    if (/^\d+$/.test(each)) return wholeNumber("allow-uid", each, 0, 0xffff_fffe);
+    const uid = userIdOf(each);
+    if (uid === undefined) throw new UsageError(`--allow-uid: there is no user '${each}'`);
+    return uid;
+  });
 }
 
 /** The options of {@link servingOptions}. */
 export function serveOptions(values: Values, output: Output): ServingOptions {
   const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose } = values;
+  const { "allow-uid": users } = values;
   if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
   const log: Log = (level, text, error) => {
     if (level === "debug" || (level === "info" && verbose !== true)) return;
@@ -58,6 +88,8 @@ export function serveOptions(values: Values, output: Output): ServingOptions {
     socketPath: path as string | undefined,
     fd: fd === undefined ? undefined : wholeNumber("fd", String(fd), 0, 1 << 20),
     socketMode: mode === undefined ? undefined : fileMode("socket-mode", String(mode)),
+    allowUids: users === undefined ? undefined : userIds(String(users)),
+    sandbox: sandboxMode(values),
     pollUs: poll === undefined ? undefined : wholeNumber("poll-us", String(poll), 0, 1_000_000),
     workers: workers === undefined ? undefined : wholeNumber("workers", String(workers), 1, 64),
     iommu: values.iommu === true,
@@ -85,6 +117,7 @@ export interface Served {
  *
  * @param what is being served, for people
  * @param onHangup called on SIGHUP
+ * @param needs what the device still needs of the system, now that it is open
  */
 export function serveUntilSignal(
   device: Device | URL,
@@ -92,8 +125,9 @@ export function serveUntilSignal(
   what: string,
   output: Output,
   onHangup: () => void,
+  needs: Needs = {},
 ): Promise<void> {
-  return serveAllUntilSignal([{ device, options, what }], output, onHangup);
+  return serveAllUntilSignal([{ device, options, what }], output, onHangup, needs);
 }
 
 /** Serves one device, with its faults. */
@@ -127,12 +161,17 @@ export async function serveAllUntilSignal(
   all: readonly Served[],
   output: Output,
   onHangup: () => void,
+  needs: Needs = {},
 ): Promise<void> {
   const servers: Server[] = [];
   const stop = () => servers.forEach((server) => server.close());
   const signals = { SIGTERM: stop, SIGINT: stop, SIGHUP: onHangup } as const;
   try {
+    const [{ options: { sandbox, log = logToStderr } }] = all;
+    // First, so that nothing that takes a turn of the event loop comes between listening and the sandbox.
+    if (sandbox !== "off") await Reactor.shared().prepare();
     for (const each of all) servers.push(await serveOne(each, output));
+    await enterSandbox(withSockets(needs, all.map(({ options }) => options.socketPath)), sandbox, log);
   } catch (error) {
     stop();
     throw error;

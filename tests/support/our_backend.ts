@@ -25,8 +25,8 @@ const DENO_CACHE = /_cache_v\d+(-wal|-shm|-journal)?$/;
 export function startDeno(scope: Scope, args: readonly string[], options: ChildOptions = {}): Child {
   return Child.start(scope, process.execPath, ["run", "--allow-ffi", ...recording(process), ...args], {
     ...options,
-    // Deno would add to its errors that there is no trace of them.
-    env: { RUST_BACKTRACE: "0", NO_COLOR: "1", ...options.env },
+    // Deno would add to its errors that there is no trace of them, and complain that it cannot look for a newer Deno.
+    env: { RUST_BACKTRACE: "0", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", ...options.env },
   });
 }
 
