@@ -113,10 +113,13 @@ export const console: Command = {
     ],
     [
       "vhost-user console --socket-path=/tmp/console.sock --consoles=web:8080,pty --ports=agent=unix:/tmp/agent.sock",
-      "A terminal in the browser, one for screen, and a channel. The browser's needs more rights\n" +
-      "      of Deno: --allow-net --allow-read --allow-env.",
+      "A terminal in the browser, one for screen, and a channel.",
     ],
   ],
+  permissions: [{
+    flags: ["--allow-net=ADDRESS:PORT", "--allow-env=WS_NO_BUFFER_UTIL"],
+    when: "--consoles=web:[ADDRESS:]PORT (ADDRESS: 127.0.0.1 if not given)",
+  }],
   capabilities: { type: "console", features: [] },
   run: async (values, output) => {
     const options = serveOptions(values, output);

@@ -84,6 +84,10 @@ export const net: Command = {
       "A guest that reaches these and nothing else; each call is printed.",
     ],
   ],
+  permissions: [{
+    flags: ["--allow-net=HOST:PORT,…"],
+    when: "--network=user: what --allow lists, where it leads",
+  }],
   capabilities: { type: "net", features: [] },
   run: async (values, output) => {
     const { "queue-pairs": pairs, mac, mtu, pcap, allow } = values;

@@ -18,7 +18,15 @@ import {
 } from "../../mod.ts";
 import { userIdOf } from "../../ffi/users.ts";
 import { describeMessage } from "../tools/describe.ts";
-import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
+import {
+  fileMode,
+  type Option,
+  type Output,
+  type Permission,
+  UsageError,
+  type Values,
+  wholeNumber,
+} from "./command.ts";
 import { enterSandbox, type SandboxMode, sandboxMode, sandboxOption, withSockets } from "./sandbox.ts";
 
 /** Options of every command that serves a device. */
@@ -41,8 +49,7 @@ export const servingOptions: Readonly<Record<string, Option>> = {
   },
   "workers": {
     value: "N",
-    help: "Run the rings in N threads, 1 to 64 (default: in none of their own). In a checkout this\n" +
-      "needs deno's --allow-read for its directory.",
+    help: "Run the rings in N threads, 1 to 64 (default: in none of their own).",
   },
   "iommu": { help: "Offer ACCESS_PLATFORM, for QEMU's iommu_platform=on." },
   "inband-notifications": {
@@ -56,6 +63,12 @@ export const servingOptions: Readonly<Record<string, Option>> = {
   },
   "trace": { help: "Print every message of the control socket." },
   "verbose": { help: "Print when front-ends come and go." },
+};
+
+/** What `--workers` needs. */
+export const workersPermission: Permission = {
+  flags: ["--allow-read=CHECKOUT/src,CHECKOUT/ffi"],
+  when: "--workers, in a checkout",
 };
 
 /** How a command serves. */

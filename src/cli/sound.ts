@@ -55,6 +55,7 @@ export const sound: Command = {
       "Lets it be heard by PipeWire; 'aplay -' does it for ALSA.",
     ],
   ],
+  permissions: [{ flags: ["--allow-run=/bin/sh", "--allow-env"], when: "--output=exec:COMMAND" }],
   capabilities: { type: "sound", features: [] },
   run: async (values, output) => {
     const options = serveOptions(values, output);
