@@ -85,8 +85,8 @@ export const net: Command = {
     ],
   ],
   permissions: [{
-    flags: ["--allow-net=HOST:PORT,…"],
-    when: "--network=user: what --allow lists, where it leads",
+    flags: ["--allow-net=ADDRESS:PORT,…"],
+    when: "--network=user, the addresses that it leads to; for names all (--allow-net)",
   }],
   capabilities: { type: "net", features: [] },
   run: async (values, output) => {
