@@ -11,7 +11,8 @@ import { callsOf } from "../../ffi/system_calls.ts";
 import { FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { root } from "../support/our_backend.ts";
-import { Child } from "../support/process.ts";
+import type { Child } from "../support/process.ts";
+import { startExactly } from "./start.ts";
 
 const LIMIT = { timeout: 60_000 };
 
@@ -42,9 +43,7 @@ class Intruder {
       ? { files: [{ path: dirname(socket), access: "remove" }] }
       : needs;
     const args = [program, socket, given === "off" ? "off" : JSON.stringify(given)];
-    const child = Child.start(t, process.execPath, ["run", "--allow-all", ...args], {
-      env: { RUST_BACKTRACE: "0", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
-    });
+    const child = startExactly(t, ["--allow-all"], args);
     await child.waitLine(/^ready$/, 30_000);
     const confined = given === "off" ? undefined : JSON.parse(child.output.split("\n")[0]) as Confined;
     const frontEnd = await FrontEnd.connect(socket);

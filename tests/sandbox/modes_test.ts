@@ -8,8 +8,9 @@ import { seccompAvailable } from "../../ffi/seccomp.ts";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { verify } from "../session/scene.ts";
 import { tempDir } from "../support/cleanup.ts";
-import { root, startDeno } from "../support/our_backend.ts";
+import { root } from "../support/our_backend.ts";
 import type { Child } from "../support/process.ts";
+import { startExactly } from "./start.ts";
 
 const LIMIT = { timeout: 60_000 };
 
@@ -20,7 +21,7 @@ function disk(t: TestContext, args: readonly string[], lacking = ""): { child: C
   const program = lacking === ""
     ? [join(root, "src/cli/mod.ts")]
     : [join(root, "tests/sandbox/old_kernel.ts"), lacking];
-  return { child: startDeno(t, [...program, ...rest]), socket };
+  return { child: startExactly(t, ["--allow-ffi"], [...program, ...rest]), socket };
 }
 
 async function serves({ child, socket }: { child: Child; socket: string }): Promise<string> {

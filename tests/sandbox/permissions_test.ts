@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import type { Command } from "../../src/cli/command.ts";
 import { main } from "../../src/cli/mod.ts";
 import { FrontEnd } from "../../src/frontend/mod.ts";
@@ -10,7 +10,8 @@ import { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { verify } from "../session/scene.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { root } from "../support/our_backend.ts";
-import { Child } from "../support/process.ts";
+import type { Child } from "../support/process.ts";
+import { startExactly } from "./start.ts";
 
 // What of Deno's permissions each command needs: docs/security.md says it, and so does --help.
 
@@ -31,13 +32,6 @@ async function commands(): Promise<Map<string, Command>> {
       names.map(async (name) => [name, (await import(`../../src/cli/${name}.ts`))[name] as Command] as const),
     ),
   );
-}
-
-/** Starts a program with these permissions and no others. */
-function start(t: TestContext, permissions: readonly string[], args: readonly string[]): Child {
-  return Child.start(t, process.execPath, ["run", "--no-prompt", ...permissions, ...args], {
-    env: { RUST_BACKTRACE: "0", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
-  });
 }
 
 /** Each list without one of its flags. */
@@ -86,14 +80,14 @@ test(
       const socket = join(directory, "socket");
       const args = [cli, name, `--socket-path=${socket}`, "--sandbox=auto", "--verbose"];
       const given = (more[name] ?? []).map((each) => each.replace("wav:", `wav:${directory}/`));
-      const child = start(t, ["--allow-ffi"], [...args, ...given]);
+      const child = startExactly(t, ["--allow-ffi"], [...args, ...given]);
       await child.waitLine(/ on .*\/socket$/, 30_000);
       assert.match(child.output, /^info: sandbox: /m, name);
       const frontEnd = await FrontEnd.connect(socket, { deviceFeatures: features[name] });
       assert.notEqual(frontEnd.features, 0n, name);
       frontEnd.close();
       await child.stop();
-      await lacks(start(t, OTHER, [...args, ...given]), /run with --allow-ffi/);
+      await lacks(startExactly(t, OTHER, [...args, ...given]), /run with --allow-ffi/);
     }
   },
 );
@@ -102,7 +96,7 @@ test("worker threads in a checkout read src and ffi", LIMIT, async (t) => {
   const args = (socket: string) => [cli, "blk", `--socket-path=${socket}`, "--storage=mem:1M", "--workers=2"];
   const folders = ["src", "ffi"].map((folder) => join(root, folder));
   const socket = join(tempDir(t), "socket");
-  const child = start(t, ["--allow-ffi", `--allow-read=${folders}`], args(socket));
+  const child = startExactly(t, ["--allow-ffi", `--allow-read=${folders}`], args(socket));
   await child.waitLine(/ on .*\/socket$/, 30_000);
   const driver = await BlkDriver.connect(socket, { numQueues: 2 });
   await verify(driver, 1);
@@ -110,7 +104,10 @@ test("worker threads in a checkout read src and ffi", LIMIT, async (t) => {
   await child.stop();
   for (const fewer of [[], ["src"], ["ffi"]].map((some) => some.map((folder) => join(root, folder)))) {
     const read = fewer.length === 0 ? [] : [`--allow-read=${fewer}`];
-    await lacks(start(t, ["--allow-ffi", ...read], args(socket)), /need --allow-read|Requires read access/);
+    await lacks(
+      startExactly(t, ["--allow-ffi", ...read], args(socket)),
+      /need --allow-read|Requires read access/,
+    );
   }
 });
 
@@ -118,7 +115,7 @@ test("a terminal in the browser needs its port, and a variable", LIMIT, async (t
   const args = [cli, "console", "--consoles=web:127.0.0.1:0"];
   const flags = ["--allow-ffi", "--allow-net=127.0.0.1:0", "--allow-env=WS_NO_BUFFER_UTIL"];
   const place = () => `--socket-path=${join(tempDir(t), "socket")}`;
-  const child = start(t, flags, [...args, place()]);
+  const child = startExactly(t, flags, [...args, place()]);
   const [url] = /http:\S+/.exec(await child.waitLine(/ is http/, 30_000)) ?? [];
   await child.waitLine(/ on .*\/socket$/);
   const page = await fetch(new URL(String(url)));
@@ -126,7 +123,7 @@ test("a terminal in the browser needs its port, and a variable", LIMIT, async (t
   assert.match(await page.text(), /xterm/);
   await child.stop();
   for (const some of withoutOne(flags).slice(1)) {
-    await lacks(start(t, some, [...args, place()]), /Requires (net|env) access/);
+    await lacks(startExactly(t, some, [...args, place()]), /Requires (net|env) access/);
   }
 });
 
@@ -142,10 +139,10 @@ test("a program that plays needs the shell and the environment", LIMIT, async (t
   );
   const rest = ["--no-lock", `--config=${join(root, "deno.json")}`, script];
   const flags = ["--allow-ffi", "--allow-run=/bin/sh", "--allow-env"];
-  const child = start(t, flags, rest);
+  const child = startExactly(t, flags, rest);
   assert.equal(await child.waitEnd(30_000), 0, child.output);
   for (const some of withoutOne(flags)) {
-    await lacks(start(t, some, rest), /--allow-(ffi|run|env)|(env|run) access/);
+    await lacks(startExactly(t, some, rest), /--allow-(ffi|run|env)|(env|run) access/);
   }
 });
 
@@ -165,11 +162,11 @@ test(
       `--junit=${report}`,
     ];
     const flags = ["--allow-ffi", "--allow-run=/bin/sh", "--allow-env", `--allow-write=${report}`];
-    const child = start(t, flags, args);
+    const child = startExactly(t, flags, args);
     assert.equal(await child.waitEnd(40_000), 0, child.output);
     assert.match(child.output, /1 pass/);
     for (const some of withoutOne(flags)) {
-      await lacks(start(t, some, args), /--allow-(ffi|run|env|write)|(env|run|write) access/);
+      await lacks(startExactly(t, some, args), /--allow-(ffi|run|env|write)|(env|run|write) access/);
     }
   },
 );
