@@ -8,7 +8,7 @@ import { dirname } from "node:path";
 import { Confinement, type Log, type Needs } from "../../mod.ts";
 import { type Option, UsageError, type Values } from "./command.ts";
 
-const MODES = ["auto", "required", "off"] as const;
+const MODES = ["auto", "required", "programs", "off"] as const;
 
 /** How much a command insists on its sandbox. */
 export type SandboxMode = typeof MODES[number];
@@ -18,7 +18,8 @@ export const sandboxOption: Readonly<Record<string, Option>> = {
   "sandbox": {
     value: "HOW",
     help: "Once set up, give up what the device does not need any more: files, sockets, programs.\n" +
-      "auto (default): as far as the kernel can; required: or do not start; off (docs/security.md).",
+      "auto (default): as far as the kernel can; required: or do not start; programs: let it start\n" +
+      "any, which refuses only what is dangerous; off (docs/security.md).",
   },
 };
 
@@ -29,7 +30,7 @@ export const sandboxOption: Readonly<Record<string, Option>> = {
  */
 export function sandboxMode({ sandbox = "auto" }: Values): SandboxMode {
   const mode = MODES.find((each) => each === sandbox);
-  if (mode === undefined) throw new UsageError(`--sandbox must be auto, required or off, got '${sandbox}'`);
+  if (mode === undefined) throw new UsageError(`--sandbox must be ${MODES.join(", ")}; got '${sandbox}'`);
   return mode;
 }
 
@@ -49,12 +50,18 @@ export function withSockets(needs: Needs, paths: readonly (string | undefined)[]
 export async function enterSandbox(needs: Needs, mode: SandboxMode, log: Log): Promise<void> {
   if (mode === "off") return;
   const missing = Confinement.missing();
-  if (missing !== undefined) {
-    const text = `the kernel has no ${missing}`;
-    if (mode === "required") throw new Error(`--sandbox=required: ${text}`);
-    log("warning", `sandbox: ${text}; there is that much less of it`);
+  if (missing !== undefined && mode === "required") {
+    throw new Error(`--sandbox=required: the kernel has no ${missing}`);
   }
-  const { calls, noFiles, landlock, everyThread } = await new Confinement(needs).enter();
+  const confinement = new Confinement(mode === "programs" ? { programs: true } : needs);
+  const { calls, noFiles, landlock, everyThread } = await confinement.enter();
+  if (missing !== undefined) {
+    // Landlock has little to do where nothing is opened.
+    log(
+      calls && noFiles ? "info" : "warning",
+      `sandbox: the kernel has no ${missing}; there is that much less of it`,
+    );
+  }
   const parts = [
     ...calls ? [`system calls filtered${noFiles ? ", none opens a file" : ""}`] : [],
     ...landlock > 0 ? [`Landlock ${landlock} for ${everyThread ? "all threads" : "the main thread"}`] : [],

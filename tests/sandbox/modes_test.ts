@@ -47,9 +47,13 @@ test("what the kernel has is found out", () => {
 test("--sandbox=off is none, by default there is one, and --verbose tells of it", LIMIT, async (t) => {
   assert.doesNotMatch(await serves(disk(t, ["--sandbox=off", "--verbose"])), /sandbox/);
   assert.match(await serves(disk(t, ["--verbose"])), /^info: sandbox: /m);
+  assert.match(
+    await serves(disk(t, ["--sandbox=programs", "--verbose"])),
+    /^info: sandbox: system calls filtered$/m,
+  );
   const { child } = disk(t, ["--sandbox=on"]);
   assert.equal(await child.waitEnd(30_000), 2);
-  assert.match(child.output, /--sandbox must be auto, required or off, got 'on'/);
+  assert.match(child.output, /--sandbox must be auto, required, programs, off; got 'on'/);
 });
 
 for (
@@ -66,7 +70,8 @@ for (
     }
     const text = `the kernel has no ${missing}`;
     const output = await serves(disk(t, ["--verbose"], lacking));
-    assert.ok(output.includes(`warning: sandbox: ${text}; there is that much less of it`), output);
+    const level = lacking.includes("seccomp") ? "warning" : "info";
+    assert.ok(output.includes(`${level}: sandbox: ${text}; there is that much less of it`), output);
     if (missing.includes(" and ")) assert.match(output, /^info: sandbox: none$/m);
     const { child } = disk(t, ["--sandbox=required"], lacking);
     assert.equal(await child.waitEnd(30_000), 1);
