@@ -44,6 +44,7 @@ export { RingError } from "./src/virtqueue/ring.ts";
 export { Span } from "./src/memory/span.ts";
 export { Segments } from "./src/memory/segments.ts";
 export { ProtocolError } from "./src/protocol/error.ts";
+export { type Confined, Confinement, type FileAccess, type FileNeed, type Needs } from "./ffi/confinement.ts";
 export { OsError } from "./ffi/os_error.ts";
 export { DescriptorBag } from "./ffi/fd.ts";
 export { Iovec } from "./ffi/iovec.ts";

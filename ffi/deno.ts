@@ -83,6 +83,8 @@ function sleep(): void {
     });
     const events = new Uint8Array(64);
     const cells = new Int32Array(cell);
+    Atomics.store(cells, 3, 1);
+    Atomics.notify(cells, 3);
     while (Atomics.load(cells, 1) === 0) {
       epoll_wait(set, events, 1, -1);
       Atomics.add(cells, 0, 1);
@@ -98,8 +100,8 @@ function sleep(): void {
  * Starts a thread that sleeps in the kernel and counts the times that it woke.
  *
  * @param set an epoll set; it must stay open until the thread has ended
- * @param cell three 32-bit cells: wake-ups, counted and notified; whether to end, to be set before `set` becomes ready;
- * whether it has ended, notified
+ * @param cell four 32-bit cells: wake-ups, counted and notified; whether to end, to be set before `set` becomes ready;
+ * whether it has ended, notified; whether it is up, notified
  */
 export function startSleeper(set: number, cell: SharedArrayBuffer): void {
   const url = URL.createObjectURL(new Blob([`(${sleep})()`], { type: "application/javascript" }));

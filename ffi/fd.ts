@@ -86,6 +86,7 @@ export function getSeals(fd: number): number {
 }
 
 const STATX_BASIC = 0x7ff;
+const AT_FDCWD = -100;
 const AT_EMPTY_PATH = 0x1000;
 const emptyPath = Native.string("");
 // struct statx has one layout on every architecture, which struct stat has not.
@@ -134,10 +135,23 @@ const KINDS: Readonly<Record<number, FileKind>> = {
  * @throws {OsError}
  */
 export function fileStatus(fd: number): FileStatus {
+  return status(fd, emptyPath, AT_EMPTY_PATH, () => `looking at descriptor ${fd}`);
+}
+
+/**
+ * `stat` of a path, links followed.
+ *
+ * @throws {OsError} ENOENT when there is nothing
+ */
+export function pathStatus(path: string): FileStatus {
+  return status(AT_FDCWD, Native.string(path), 0, () => `looking at ${path}`);
+}
+
+function status(directory: number, path: Native, flags: number, attempted: () => string): FileStatus {
   check(
-    libc.statx(fd, emptyPath.address, AT_EMPTY_PATH, STATX_BASIC, statxBuffer.address),
+    libc.statx(directory, path.address, flags, STATX_BASIC, statxBuffer.address),
     "statx",
-    () => `looking at descriptor ${fd}`,
+    attempted,
   );
   const mode = statxBuffer.view.getUint16(28, true);
   return {

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { close, fileStatus } from "./fd.ts";
-import { openFile, OpenFlag, removeFile } from "./file.ts";
+import { close, pathStatus } from "./fd.ts";
+import { removeFile } from "./file.ts";
 import { Errno, OsError } from "./os_error.ts";
 import { connect, listen, type SocketKind } from "./socket.ts";
 
@@ -16,13 +16,8 @@ export class SocketInUseError extends Error {
 }
 
 function identity(path: string): string {
-  const fd = openFile(path, OpenFlag.PATH_ONLY);
-  try {
-    const { device, inode, kind } = fileStatus(fd);
-    return `${kind}:${device}:${inode}`;
-  } finally {
-    close(fd);
-  }
+  const { device, inode, kind } = pathStatus(path);
+  return `${kind}:${device}:${inode}`;
 }
 
 /** Listens, in place of a socket file that nobody listens on any more. */

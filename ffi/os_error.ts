@@ -74,6 +74,7 @@ export const Errno = {
   EIO: 5,
   ENXIO: 6,
   EAGAIN: 11,
+  EACCES: 13,
   EBUSY: 16,
   EEXIST: 17,
   EINVAL: 22,

@@ -89,6 +89,16 @@ export class Reactor {
     this.#expecting = expecting;
   }
 
+  /**
+   * Starts the thread that sleeps before it is needed: to start one, the runtime reads files and asks the system for much. It
+   * stays, and the process with it, until something has been watched and nothing is any more.
+   */
+  async prepare(): Promise<void> {
+    if (this.#expecting !== undefined) return;
+    this.#sleeper ??= new Sleeper(this.#epoll);
+    await this.#sleeper.start();
+  }
+
   /** Ends it, with its thread: nothing is watched any more. */
   async close(): Promise<void> {
     this.#callbacks.clear();
@@ -198,7 +208,7 @@ export class Reactor {
   }
 
   async #run(): Promise<void> {
-    const sleeper = this.#sleeper = new Sleeper(this.#epoll);
+    const sleeper = this.#sleeper ??= new Sleeper(this.#epoll);
     while (this.#wanted) {
       const seen = sleeper.interruptions;
       if (!this.#turn() && !this.#napped(sleeper)) {

@@ -14,7 +14,7 @@ const ONCE = EpollEvent.IN | EpollEvent.ONE_SHOT;
 /** A thread that sleeps in the kernel in place of the isolate, from the first time that this is needed. */
 export class Sleeper {
   readonly #set: Epoll;
-  readonly #shared = new SharedArrayBuffer(12);
+  readonly #shared = new SharedArrayBuffer(16);
   readonly #cell: Int32Array = new Int32Array(this.#shared);
   #outer: Epoll | undefined;
   #stop = -1;
@@ -48,6 +48,13 @@ export class Sleeper {
     outer.add(this.#stop);
     startSleeper(outer.fd, this.#shared);
     return this.#outer = outer;
+  }
+
+  /** Starts the thread, unless it is there, and waits until it is up. */
+  async start(): Promise<void> {
+    if (this.#outer === undefined) this.#start();
+    const up = Atomics.waitAsync(this.#cell, 3, 0);
+    if (up.async) await up.value;
   }
 
   /**

@@ -29,6 +29,7 @@ export const symbols = {
   fcntl: { parameters: ["i32", "i32", "i64"], result: "i32" },
   fdatasync: { parameters: ["i32"], result: "i32" },
   ftruncate: { parameters: ["i32", "i64"], result: "i32" },
+  getpwnam: { parameters: ["u64"], result: "u64" },
   getsockopt: { parameters: ["i32", "i32", "i32", "u64", "u64"], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "u64"], result: "i32" },
   listen: { parameters: ["i32", "i32"], result: "i32" },

@@ -6,7 +6,7 @@
 
 import { close, setNonblocking } from "../../ffi/fd.ts";
 import { Reactor } from "../../ffi/reactor.ts";
-import { accept, isListening } from "../../ffi/socket.ts";
+import { accept, isListening, peerCredentials } from "../../ffi/socket.ts";
 import { Listener } from "../../ffi/listener.ts";
 import type { Device } from "./device.ts";
 import { type Limits, limitsOf } from "./limits.ts";
@@ -32,6 +32,11 @@ export interface ServeOptions {
   readonly socketMode?: number;
   /** How much front-ends may use; `docs/limits.md` lists the bounds and their defaults. */
   readonly limits?: Partial<Limits>;
+  /**
+   * The users, by their ids, whose front-ends are served; anybody who can connect by default. It is the kernel that says who
+   * connected (`SO_PEERCRED`); of a connected `fd`, who made the connection.
+   */
+  readonly allowUids?: readonly number[];
   /**
    * How long to keep looking at a ring that was just busy before sleeping, µs at the most; 50 by default. It adapts below
    * that. 0 sleeps at once. Holds for all devices of the process.
@@ -138,7 +143,7 @@ export class Server {
     } else if (fd !== undefined) {
       setNonblocking(fd);
       if (isListening(fd)) this.#listener = fd;
-      else this.#whenReady(fd);
+      else this.#startConnected(fd);
     }
     try {
       if (socketPath !== undefined && options.takeover !== undefined) this.#allowTakeover(socketPath, gift);
@@ -257,7 +262,13 @@ export class Server {
         }
         const fd = accept(this.#listener);
         if (fd === null) return;
-        this.#startSession(fd);
+        const refusal = this.#refusal(fd);
+        if (refusal === undefined) {
+          this.#startSession(fd);
+        } else {
+          close(fd);
+          this.#log("warning", `${this.#device.name}: ${refusal}`);
+        }
       }
       this.#pause();
     } catch (error) {
@@ -266,6 +277,26 @@ export class Server {
       this.#pause();
       this.#retry = setTimeout(() => this.#resume(), ACCEPT_RETRY);
     }
+  }
+
+  /** Why nobody who connected here is served. */
+  #refusal(fd: number): string | undefined {
+    const { allowUids } = this.#options;
+    if (allowUids === undefined) return undefined;
+    const { uid, pid } = peerCredentials(fd);
+    if (allowUids.includes(uid)) return undefined;
+    return `refused a front-end of user ${uid} (process ${pid}); allowed: ${
+      allowUids.join(", ") || "nobody"
+    }`;
+  }
+
+  #startConnected(fd: number): void {
+    const refusal = this.#refusal(fd);
+    if (refusal !== undefined) {
+      close(fd);
+      throw new Error(`serve: ${refusal}`);
+    }
+    this.#whenReady(fd);
   }
 
   #pause(): void {
@@ -366,6 +397,7 @@ export class Server {
  * @throws {SocketInUseError} when another process listens on the path
  * @throws {OsError} when the socket cannot be made
  * @throws {TypeError} for options that do not go together
+ * @throws {Error} when the front-end of a connected `fd` is not of `allowUids`
  */
 export async function serve(device: Device | URL, options: ServeOptions): Promise<Server> {
   const { socketPath, fd, pollUs, workers, takeover } = options;

@@ -6,7 +6,7 @@
 
 import { BlkDevice, FileStorage, openStorage } from "../devices/blk/mod.ts";
 import { type Command, UsageError, wholeNumber } from "./command.ts";
-import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
+import { serveOptions, serveUntilSignal, servingOptions, workersPermission } from "./serving.ts";
 
 /** Serves a disk. */
 export const blk: Command = {
@@ -45,6 +45,7 @@ export const blk: Command = {
       "A disk that does nothing, for measuring.",
     ],
   ],
+  permissions: [workersPermission],
   capabilities: { type: "block", features: ["read-only", "blk-file"] },
   run: async (values, output) => {
     const { "blk-file": file, storage: uri, "num-queues": queues, "block-size": blockSize, id } = values;

@@ -203,5 +203,9 @@ export const check: Command = {
     ],
     ["vhost-user check /tmp/x.sock --filter='rings,*.SET_MEM_TABLE'", "Tries some cases."],
   ],
+  permissions: [
+    { flags: ["--allow-run=/bin/sh", "--allow-env"], when: "--spawn" },
+    { flags: ["--allow-write=FILE"], when: "--junit=FILE" },
+  ],
   run,
 };

@@ -37,6 +37,14 @@ export interface Argument {
   readonly optional?: boolean;
 }
 
+/** Permissions of Deno that some use of a command needs besides `--allow-ffi`, which all do. */
+export interface Permission {
+  /** The flags, each as narrow as it can be; what is in capitals is for the user to fill in. */
+  readonly flags: readonly string[];
+  /** The use. */
+  readonly when: string;
+}
+
 /** A command of the command line. */
 export interface Command {
   /** What it does, in a line. */
@@ -47,6 +55,8 @@ export interface Command {
   readonly options: Readonly<Record<string, Option>>;
   /** Command lines with what they do. */
   readonly examples: readonly (readonly [command: string, meaning: string])[];
+  /** What of Deno's permissions it needs, and for what; nothing but `--allow-ffi` by default. */
+  readonly permissions?: readonly Permission[];
   /** For `--print-capabilities` (vhost-user, "Backend program conventions"). */
   readonly capabilities?: { readonly type: string; readonly features: readonly string[] };
   /**
@@ -83,7 +93,7 @@ function optionsOf(command: Command): Readonly<Record<string, Option>> {
 
 /** The text of `--help`. */
 export function helpText(program: string, command: Command): string {
-  const { argument } = command;
+  const { argument, permissions = [] } = command;
   const word = argument === undefined
     ? ""
     : argument.optional === true
@@ -103,6 +113,9 @@ export function helpText(program: string, command: Command): string {
     ...left.map(([text, help]) =>
       `  ${text.padEnd(width)}${help.replaceAll("\n", `\n  ${" ".repeat(width)}`)}`
     ),
+    "",
+    `Permissions of Deno: --allow-ffi${permissions.length === 0 ? "" : ", and for"}`,
+    ...permissions.flatMap(({ flags, when }) => [`  ${when}`, `      ${flags.join(" ")}`]),
     "",
     "Examples:",
     ...command.examples.flatMap(([line, meaning]) => [`  ${line}`, `      ${meaning}`]),

@@ -18,12 +18,15 @@ import {
   UnixEnd,
 } from "../devices/console/mod.ts";
 import { type Command, type Output, UsageError } from "./command.ts";
+import { withSockets } from "./sandbox.ts";
 import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
 
 /** What is opened for the ports. */
 interface Opened {
   readonly ends: ConsoleEnd[];
   readonly output: Output;
+  /** Socket files that are removed at the end. */
+  readonly sockets: string[];
   stdio: StdioEnd | undefined;
 }
 
@@ -40,6 +43,7 @@ async function openEnd(text: string, label: string, opened: Opened): Promise<Con
       case "null":
         return new NullEnd();
       case "unix":
+        opened.sockets.push(rest);
         return new UnixEnd({ path: rest });
       case "log":
         return new LogEnd(rest, onError);
@@ -109,10 +113,13 @@ export const console: Command = {
     ],
     [
       "vhost-user console --socket-path=/tmp/console.sock --consoles=web:8080,pty --ports=agent=unix:/tmp/agent.sock",
-      "A terminal in the browser, one for screen, and a channel. The browser's needs more rights\n" +
-      "      of Deno: --allow-net --allow-read --allow-env.",
+      "A terminal in the browser, one for screen, and a channel.",
     ],
   ],
+  permissions: [{
+    flags: ["--allow-net=ADDRESS:PORT", "--allow-env=WS_NO_BUFFER_UTIL"],
+    when: "--consoles=web:[ADDRESS:]PORT (ADDRESS: 127.0.0.1 if not given)",
+  }],
   capabilities: { type: "console", features: [] },
   run: async (values, output) => {
     const options = serveOptions(values, output);
@@ -124,7 +131,7 @@ export const console: Command = {
     );
     const size = values.size === undefined ? undefined : /^(\d{1,5})x(\d{1,5})$/.exec(String(values.size));
     if (size === null) throw new UsageError(`--size must be such as 80x24, got ${values.size}`);
-    const opened: Opened = { ends: [], output, stdio: undefined };
+    const opened: Opened = { ends: [], output, sockets: [], stdio: undefined };
     try {
       const ports: PortOptions[] = [];
       for (const { name, end: text } of [...terminals, ...channels]) {
@@ -148,7 +155,8 @@ export const console: Command = {
       // The standard output may be the guest's.
       const lines: Output = stdio === undefined ? output : { out: output.error, error: output.error };
       const what = `vhost-user console: ${terminals.length} terminals, ${channels.length} channels`;
-      await serveUntilSignal(device, options, what, lines, () => {});
+      const needs = withSockets({}, opened.sockets);
+      await serveUntilSignal(device, options, what, lines, () => {}, needs);
       process.off("SIGWINCH", resized);
     } finally {
       for (const end of opened.ends) end.close?.();

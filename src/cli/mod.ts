@@ -81,6 +81,6 @@ export async function main(args: readonly string[], output: Output = standard): 
   return await runCommand(`vhost-user ${name}`, await load(), rest, output);
 }
 
-export type { Argument, Command, Option, Output, Values } from "./command.ts";
+export type { Argument, Command, Option, Output, Permission, Values } from "./command.ts";
 
 if (import.meta.main) process.exit(await main(process.argv.slice(2)));

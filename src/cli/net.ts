@@ -4,10 +4,27 @@
  * @module
  */
 
-import { errorText } from "../../mod.ts";
+import { errorText, type Needs } from "../../mod.ts";
 import { NetDevice, openNetwork, parseMac, PcapFile } from "../devices/net/mod.ts";
 import { type Command, UsageError, wholeNumber } from "./command.ts";
+import { withSockets } from "./sandbox.ts";
 import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
+
+/** What a network still needs once it is open. */
+function needsOf(uri: string): Needs {
+  const [, kind, path] = /^(\w+):?(.*)$/.exec(uri) ?? [];
+  switch (kind) {
+    case "user":
+      return { inet: true };
+    case "stream":
+      // Connected to again when its peer has gone.
+      return { unix: true };
+    case "listen":
+      return withSockets({}, [path]);
+    default:
+      return {};
+  }
+}
 
 /** Serves a network card. */
 export const net: Command = {
@@ -67,6 +84,10 @@ export const net: Command = {
       "A guest that reaches these and nothing else; each call is printed.",
     ],
   ],
+  permissions: [{
+    flags: ["--allow-net=ADDRESS:PORT,…"],
+    when: "--network=user, the addresses that it leads to; for names all (--allow-net)",
+  }],
   capabilities: { type: "net", features: [] },
   run: async (values, output) => {
     const { "queue-pairs": pairs, mac, mtu, pcap, allow } = values;
@@ -98,7 +119,7 @@ export const net: Command = {
         mtu: mtu === undefined ? undefined : wholeNumber("mtu", String(mtu), 68, 65535),
         onError,
       });
-      await serveUntilSignal(card, options, `vhost-user net: ${uri}`, output, () => {});
+      await serveUntilSignal(card, options, `vhost-user net: ${uri}`, output, () => {}, needsOf(uri));
       const { sentFrames, deliveredFrames, dropped, malformed } = card.counters;
       say(
         `${sentFrames} frames sent, ${deliveredFrames} delivered, ${dropped} dropped, ${malformed} malformed`,

@@ -47,7 +47,9 @@ async function serveModule(
     deviceOptions: deviceOptions((values.option ?? []) as readonly string[]),
     signal,
   };
-  await serveUntilSignal(module, options, `vhost-user run: ${values.MODULE}`, output, () => {});
+  // Nobody knows what the module needs.
+  const needs = { programs: true };
+  await serveUntilSignal(module, options, `vhost-user run: ${values.MODULE}`, output, () => {}, needs);
 }
 
 /** Serves the device of a module. */

@@ -10,14 +10,27 @@ import {
   type Device,
   errorText,
   type Log,
+  logToStderr,
+  type Needs,
+  Reactor,
   serve,
   type ServeOptions,
   type Server,
 } from "../../mod.ts";
+import { userIdOf } from "../../ffi/users.ts";
 import { describeMessage } from "../tools/describe.ts";
+import {
+  fileMode,
+  type Option,
+  type Output,
+  type Permission,
+  UsageError,
+  type Values,
+  wholeNumber,
+} from "./command.ts";
 import { limitOption, limitsFrom } from "./limits.ts";
 import { startSuccessor } from "./successor.ts";
-import { fileMode, type Option, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
+import { enterSandbox, type SandboxMode, sandboxMode, sandboxOption, withSockets } from "./sandbox.ts";
 
 /** Options of every command that serves a device. */
 export const servingOptions: Readonly<Record<string, Option>> = {
@@ -27,14 +40,19 @@ export const servingOptions: Readonly<Record<string, Option>> = {
     help: "Use this inherited socket, listening or connected. Excludes --socket-path.",
   },
   "socket-mode": { value: "MODE", help: "Permission bits of the socket file, octal (default 600)." },
+  "allow-uid": {
+    value: "USERS",
+    help: "Serve front-ends of these users alone: numbers or names, with commas between. Those of\n" +
+      "others may connect where --socket-mode lets them, and are turned away.",
+  },
+  ...sandboxOption,
   "poll-us": {
     value: "N",
     help: "Keep looking at a busy ring for up to N µs before sleeping (default 50; 0: sleep at once).",
   },
   "workers": {
     value: "N",
-    help: "Run the rings in N threads, 1 to 64 (default: in none of their own). In a checkout this\n" +
-      "needs deno's --allow-read for its directory.",
+    help: "Run the rings in N threads, 1 to 64 (default: in none of their own).",
   },
   "iommu": { help: "Offer ACCESS_PLATFORM, for QEMU's iommu_platform=on." },
   "inband-notifications": {
@@ -51,22 +69,41 @@ export const servingOptions: Readonly<Record<string, Option>> = {
     help:
       "Take over from the process that serves --socket-path now, if there is one: its front-ends notice a\n" +
       "pause at most. It ends; if that fails, it serves on and this command fails. SIGUSR2\n" +
-      "starts the same command line again in this way, if deno has --allow-run and --allow-env.",
+      "starts the same command line again in this way, if deno has --allow-run and --allow-env and\n" +
+      "the sandbox is off.",
   },
   "trace": { help: "Print every message of the control socket." },
   "verbose": { help: "Print when front-ends come and go." },
+};
+
+/** What `--workers` needs. */
+export const workersPermission: Permission = {
+  flags: ["--allow-read=CHECKOUT/src,CHECKOUT/ffi"],
+  when: "--workers, in a checkout",
 };
 
 /** How a command serves. */
 export interface ServingOptions extends ServeOptions {
   /** Rules by which requests go wrong. */
   readonly faults: readonly string[];
+  /** How much it insists on its sandbox. */
+  readonly sandbox: SandboxMode;
+}
+
+function userIds(text: string): number[] {
+  return text.split(",").map((each) => {
+    if (/^\d+$/.test(each)) return wholeNumber("allow-uid", each, 0, 0xffff_fffe);
+    const uid = userIdOf(each);
+    if (uid === undefined) throw new UsageError(`--allow-uid: there is no user '${each}'`);
+    return uid;
+  });
 }
 
 /** The options of {@link servingOptions}. */
 export function serveOptions(values: Values, output: Output): ServingOptions {
   const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose, takeover } =
     values;
+  const { "allow-uid": users } = values;
   if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
   if (takeover === true && path === undefined) throw new UsageError("--takeover needs --socket-path");
   const log: Log = (level, text, error) => {
@@ -77,6 +114,8 @@ export function serveOptions(values: Values, output: Output): ServingOptions {
     socketPath: path as string | undefined,
     fd: fd === undefined ? undefined : wholeNumber("fd", String(fd), 0, 1 << 20),
     socketMode: mode === undefined ? undefined : fileMode("socket-mode", String(mode)),
+    allowUids: users === undefined ? undefined : userIds(String(users)),
+    sandbox: sandboxMode(values),
     pollUs: poll === undefined ? undefined : wholeNumber("poll-us", String(poll), 0, 1_000_000),
     workers: workers === undefined ? undefined : wholeNumber("workers", String(workers), 1, 64),
     iommu: values.iommu === true,
@@ -106,6 +145,7 @@ export interface Served {
  *
  * @param what is being served, for people
  * @param onHangup called on SIGHUP
+ * @param needs what the device still needs of the system, now that it is open
  */
 export function serveUntilSignal(
   device: Device | URL,
@@ -113,8 +153,9 @@ export function serveUntilSignal(
   what: string,
   output: Output,
   onHangup: () => void,
+  needs: Needs = {},
 ): Promise<void> {
-  return serveAllUntilSignal([{ device, options, what }], output, onHangup);
+  return serveAllUntilSignal([{ device, options, what }], output, onHangup, needs);
 }
 
 /** Serves one device, with its faults. */
@@ -148,6 +189,7 @@ export async function serveAllUntilSignal(
   all: readonly Served[],
   output: Output,
   onHangup: () => void,
+  needs: Needs = {},
 ): Promise<void> {
   const servers: Server[] = [];
   const stop = () => servers.forEach((server) => server.close());
@@ -158,7 +200,11 @@ export async function serveAllUntilSignal(
     SIGUSR2: () => startSuccessor(output),
   } as const;
   try {
+    const [{ options: { sandbox, log = logToStderr } }] = all;
+    // First, so that nothing that takes a turn of the event loop comes between listening and the sandbox.
+    if (sandbox !== "off") await Reactor.shared().prepare();
     for (const each of all) servers.push(await serveOne(each, output));
+    await enterSandbox(withSockets(needs, all.map(({ options }) => options.socketPath)), sandbox, log);
   } catch (error) {
     stop();
     throw error;

@@ -4,11 +4,20 @@
  * @module
  */
 
-import { errorText } from "../../mod.ts";
+import { dirname } from "node:path";
+import { errorText, type Needs } from "../../mod.ts";
 import { openSoundInput, openSoundOutput, SoundDevice } from "../devices/sound/mod.ts";
 import { type Command, UsageError } from "./command.ts";
 import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
 import { ProgramOutput } from "./sound_program.ts";
+
+/** What an output still needs once it is open. */
+function needsOf(output: string): Needs {
+  if (output.startsWith("exec:")) return { programs: true };
+  // What is played after something else, or is too long for one file, goes into files beside it.
+  if (output.startsWith("wav:")) return { files: [{ path: dirname(output.slice(4)), access: "create" }] };
+  return {};
+}
 
 /** Serves a sound card. */
 export const sound: Command = {
@@ -46,6 +55,7 @@ export const sound: Command = {
       "Lets it be heard by PipeWire; 'aplay -' does it for ALSA.",
     ],
   ],
+  permissions: [{ flags: ["--allow-run=/bin/sh", "--allow-env"], when: "--output=exec:COMMAND" }],
   capabilities: { type: "sound", features: [] },
   run: async (values, output) => {
     const options = serveOptions(values, output);
@@ -72,7 +82,8 @@ export const sound: Command = {
         speed,
         onError: (error) => say(`it failed: ${errorText(error)}`),
       });
-      await serveUntilSignal(card, options, `vhost-user sound: ${to}, ${from}`, output, () => {});
+      const what = `vhost-user sound: ${to}, ${from}`;
+      await serveUntilSignal(card, options, what, output, () => {}, needsOf(String(to)));
     } finally {
       player?.close?.();
       source?.close?.();

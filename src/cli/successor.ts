@@ -31,7 +31,7 @@ export function startSuccessor(output: Output): void {
   const failed = (error: unknown): void =>
     output.error(
       `error: SIGUSR2: cannot start the next version: ${errorText(error)}; this one serves on. ` +
-        `Give deno --allow-run and --allow-env, or start it with ${OPTION}`,
+        `Give deno --allow-run and --allow-env, and this command --sandbox=off, or start it with ${OPTION}`,
     );
   try {
     const [program, ...words] = commandLine();

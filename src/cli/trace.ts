@@ -7,13 +7,14 @@
 import process from "node:process";
 import { noColor } from "../../ffi/deno.ts";
 import { Reactor } from "../../ffi/reactor.ts";
-import { errorText } from "../backend/log.ts";
+import { errorText, type Log } from "../backend/log.ts";
 import { deviceTypes } from "../tools/device_types.ts";
 import { entryJson, summaryJson } from "../tools/trace/json.ts";
 import { LineWriter } from "../tools/trace/line_writer.ts";
 import { summaryLines } from "../tools/trace/summary.ts";
 import { entryLines } from "../tools/trace/text.ts";
 import { Tracer } from "../tools/trace/tracer.ts";
+import { enterSandbox, sandboxMode, sandboxOption, withSockets } from "./sandbox.ts";
 import { type Command, fileMode, type Output, UsageError, type Values } from "./command.ts";
 
 const STDOUT = 1;
@@ -33,6 +34,7 @@ export const trace: Command = {
     },
     "json": { help: "Print one JSON object per line (docs/trace.md)." },
     "socket-mode": { value: "MODE", help: "Permission bits of the socket file, octal (default 600)." },
+    ...sandboxOption,
   },
   examples: [
     [
@@ -60,6 +62,7 @@ export const trace: Command = {
 
 async function traceUntilSignal(values: Values, output: Output, json: boolean): Promise<void> {
   const { listen, connect, device, reverse, "socket-mode": mode } = values;
+  const sandbox = sandboxMode(values);
   const deviceFeatures = device === undefined ? undefined : deviceTypes[String(device)];
   const colour = !json && process.stdout.isTTY === true && !noColor;
   const writer = new LineWriter(STDOUT, Reactor.shared(), {
@@ -68,6 +71,7 @@ async function traceUntilSignal(values: Values, output: Output, json: boolean): 
     onGone: (error) =>
       output.error(`vhost-user trace: ${errorText(error)}; messages are passed on all the same`),
   });
+  if (sandbox !== "off") await Reactor.shared().prepare();
   const tracer = new Tracer({
     listen: String(listen),
     connect: String(connect),
@@ -78,6 +82,8 @@ async function traceUntilSignal(values: Values, output: Output, json: boolean): 
       else for (const line of entryLines(entry, { deviceFeatures, colour })) writer.write(line);
     },
   });
+  const say: Log = (level, text) => level === "info" ? undefined : output.error(`${level}: ${text}`);
+  await enterSandbox(withSockets({ unix: true }, [String(listen)]), sandbox, say);
   const summarize = () => {
     const { rows } = tracer.summary;
     if (json) writer.write(JSON.stringify(summaryJson(rows)));

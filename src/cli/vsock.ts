@@ -7,6 +7,7 @@
 import { errorText } from "../../mod.ts";
 import { VsockDevice, VsockGroup } from "../devices/vsock/mod.ts";
 import { type Command, fileMode, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
+import { withSockets } from "./sandbox.ts";
 import {
   serveAllUntilSignal,
   type Served,
@@ -139,7 +140,8 @@ export const vsock: Command = {
     const devices: VsockDevice[] = [];
     const served: Served[] = [];
     try {
-      for (const each of machines(values, output)) {
+      const guests = machines(values, output);
+      for (const each of guests) {
         const { options, unixPath } = each;
         const device = new VsockDevice({
           guestCid: wholeNumber("guest-cid", each.cid, 3, MAX_CID),
@@ -153,7 +155,10 @@ export const vsock: Command = {
         devices.push(device);
         served.push({ device, options, what: `vhost-user vsock: guest ${each.cid}` });
       }
-      await serveAllUntilSignal(served, output, () => {});
+      const paths = guests.map(({ unixPath }) => unixPath);
+      // The host's sockets are looked for when the guest connects.
+      const needs = withSockets({ unix: paths.some((path) => path !== undefined) }, paths);
+      await serveAllUntilSignal(served, output, () => {}, needs);
     } finally {
       for (const device of devices) device.close();
     }

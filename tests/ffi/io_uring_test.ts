@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { close } from "../../ffi/fd.ts";
+import { close, linkTarget } from "../../ffi/fd.ts";
 import { FallocateMode, openFile, OpenFlag } from "../../ffi/file.ts";
 import { IoUring } from "../../ffi/io_uring.ts";
 import { Iovec } from "../../ffi/iovec.ts";
+import { Mapping } from "../../ffi/mapping.ts";
 import { Native } from "../../ffi/native.ts";
 import { Epoll } from "../../ffi/epoll.ts";
 import { Errno } from "../../ffi/os_error.ts";
@@ -143,4 +144,39 @@ test("the eventfd tells of what completes, unless it is to be quiet", LIMIT, (t)
 
 test("what cannot be made says so and leaves nothing open", LIMIT, () => {
   assert.throws(() => new IoUring(0, 16), { name: "OsError", call: "io_uring_setup", errno: Errno.EINVAL });
+});
+
+/** The descriptors of this process that are io_uring queues. */
+function queues(): number[] {
+  return readdirSync("/proc/self/fd").map(Number).filter((fd) => {
+    try {
+      return linkTarget(fd) === "anon_inode:[io_uring]";
+    } catch {
+      return false; // The one that has just read the directory.
+    }
+  });
+}
+
+test("the kernel refuses every operation but ours, whoever writes it into the queue", LIMIT, (t) => {
+  const before = queues();
+  const { ring, path, fd, results } = scene(t, counting(4096));
+  const [queue] = queues().filter((each) => !before.includes(each));
+  const entries = new Mapping(queue, 64 * 8, 0x1000_0000);
+  onEnd(t, () => entries.unmap());
+  const opcodes = new Uint8Array(entries.buffer);
+  const memory = new Native(4096);
+  memory.bytes.set(new TextEncoder().encode(`${path}\0`));
+  // Of Linux 6.12 (include/uapi/linux/io_uring.h).
+  const OPENAT = 18;
+  for (let opcode = 0; opcode < 58; opcode++) {
+    if ([1, 2, 3, 17, 22, 23].includes(opcode)) continue;
+    ring.read(opcode, fd, Number(memory.address), 0, 0);
+    const at = opcodes.indexOf(22);
+    assert.ok(at >= 0, "what was prepared is found");
+    opcodes[at] = opcode;
+    assert.deepEqual([...results()], [[opcode, -Errno.EACCES]], `operation ${opcode}`);
+    opcodes.fill(0);
+  }
+  ring.read(OPENAT, fd, Number(memory.address), 100, 0);
+  assert.deepEqual([...results()], [[OPENAT, 100]], "what it is for goes on");
 });

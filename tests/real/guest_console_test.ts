@@ -117,7 +117,8 @@ realTest(
   async (t) => {
     const socket = join(tempDir(t), "console.sock");
     const child = startDeno(t, [
-      ...["--allow-net", "--allow-read", "--allow-env", join(root, "src/cli/mod.ts"), "console"],
+      ...["--allow-net=127.0.0.1:0", "--allow-env=WS_NO_BUFFER_UTIL"],
+      ...[join(root, "src/cli/mod.ts"), "console"],
       ...[`--socket-path=${socket}`, "--consoles=null,web=web:127.0.0.1:0"],
     ]);
     const line = await child.waitLine(/info: console: web is http/, 30_000);

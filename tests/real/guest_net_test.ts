@@ -384,8 +384,11 @@ realTest("user-mode networking: an address, names, what is allowed and what is n
   closed.stop();
   const socket = join(tempDir(t), "net.sock");
   const child = startDeno(t, [
-    ...["--allow-net", join(root, "src/cli/mod.ts"), "net", `--socket-path=${socket}`, "--network=user"],
+    // Deno refuses what this list leaves out, whatever the rules say.
+    `--allow-net=${[source, sink, closed].map(({ port }) => `127.0.0.1:${port}`)}`,
+    ...[join(root, "src/cli/mod.ts"), "net", `--socket-path=${socket}`, "--network=user"],
     "--allow=" + [
+      `denied.test=127.0.0.1:${secret.port}`,
       `source.test:80=127.0.0.1:${source.port}`,
       `sink.test=127.0.0.1:${sink.port}`,
       `closed.test=127.0.0.1:${closed.port}`,
@@ -416,13 +419,18 @@ realTest("user-mode networking: an address, names, what is allowed and what is n
   };
   await refused("source.test", 81, /refused/);
   await refused("closed.test", 80, /refused/);
+  await refused("denied.test", 80, /refused/);
   await refused("wild.test", 80, /bad address/);
   await refused("evil.test", 80, /bad address/);
   // By address there is nobody: not the name server, not the gateway, not the servers behind the names.
   await refused("10.0.2.3", secret.port, /refused/);
   await refused("10.0.2.2", secret.port, /refused/);
   await refused("192.0.2.1", 80, /refused/);
-  await finish([card], [guest]);
+  await guest.stop();
+  await card.checkUnharmed([
+    `warning: net: the network failed: NotCapable: Requires net access to "127.0.0.1:${secret.port}", ` +
+    "run again with the --allow-net flag",
+  ]);
   const log = child.output;
   for (
     const line of [

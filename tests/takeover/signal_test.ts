@@ -18,7 +18,7 @@ test("SIGUSR2 starts the same command line again, which takes over", LIMIT, asyn
     "--allow-run",
     "--allow-env",
     join(root, "src/cli/mod.ts"),
-    ...["blk", `--socket-path=${socket}`, `--blk-file=${image}`],
+    ...["blk", `--socket-path=${socket}`, `--blk-file=${image}`, "--sandbox=off"],
   ]);
   await child.waitLine(/^vhost-user blk/);
   const disk = await BlkDriver.connect(socket, { depth: 8 });

@@ -20,7 +20,7 @@ async function check(
 ): Promise<RunResult> {
   return await run(process.execPath, ["run", ...permissions, program, "check", ...args], {
     check: false,
-    env: { RUST_BACKTRACE: "0", NO_COLOR: "1", ...env },
+    env: { RUST_BACKTRACE: "0", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", ...env },
   });
 }
 

@@ -18,7 +18,7 @@ function start(t: Scope, module: string, permissions: readonly string[]): { chil
   const socket = join(tempDir(t), "socket");
   const args = ["blk", `--socket-path=${socket}`, "--storage=mem:1M", "--workers=2"];
   const child = Child.start(t, process.execPath, ["run", "--no-prompt", ...permissions, module, ...args], {
-    env: { RUST_BACKTRACE: "0", NO_COLOR: "1" },
+    env: { RUST_BACKTRACE: "0", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
   });
   return { child, socket };
 }
