@@ -4,6 +4,7 @@
  * @module
  */
 
+import { Errno, OsError } from "../../ffi/os_error.ts";
 import { frontendMessages } from "../protocol/messages.ts";
 import { Connection } from "../transport/connection.ts";
 import { Responder } from "../transport/responder.ts";
@@ -19,6 +20,11 @@ import { type SessionOptions, SessionState } from "./session_state.ts";
 import { Journal } from "./takeover/journal.ts";
 import { TakeoverError } from "./takeover/messages.ts";
 import { record, refusal, restore, type SessionRecord } from "./takeover/session_record.ts";
+
+/** Whether the front-end has gone without reading all that was sent to it: it was killed, most likely. */
+function isHangup(error: unknown): boolean {
+  return error instanceof OsError && (error.errno === Errno.ECONNRESET || error.errno === Errno.EPIPE);
+}
 
 /** One front-end and the device that it drives. Owns the connection, guest memory and all rings. */
 export class Session {
@@ -153,7 +159,8 @@ export class Session {
   #end(error: unknown): void {
     this.#ended = true;
     const state = this.#state;
-    if (error !== undefined) state.log("error", "the session is over", error);
+    if (isHangup(error)) state.log("info", "the front-end has left, with answers unread");
+    else if (error !== undefined) state.log("error", "the session is over", error);
     else if (!this.#released) state.log("info", "the front-end has left");
     this.#unwatch();
     const closed = all(state.remoteHosts.map((host) => host.close()));

@@ -38,7 +38,6 @@ export async function killFrontEnds(
     file: image,
     args: diskArguments(setting),
     workers: setting.workers,
-    sleeps: true,
   });
   const history = new History(SECTORS);
   const survived: Survived = { kills: 0, inFlight: 0, writes: 0 };

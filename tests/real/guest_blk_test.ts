@@ -216,7 +216,7 @@ if (loopMissing) {
       await run("losetup", ["--detach", loop]);
     });
     const hostFlushes = () => statOf(readFileSync(`/sys/block/${basename(loop)}/stat`, "utf8"), FLUSHES);
-    const disk = await startDisk(t, { file: loop, sleeps: true });
+    const disk = await startDisk(t, { file: loop });
     const guest = await guestWith(t, disk);
     assert.equal(await guest.run("cat /sys/block/vda/size"), `${16 * MIB / 512}`);
     const written = await guest.run(makeData(4));
@@ -474,5 +474,5 @@ realTest("the back-end is killed while the guest writes; a new one takes over", 
 });
 
 realTest("SeaBIOS starts what is on the disk", ["qemu"], {}, async (t) => {
-  await seaBiosStarts(t, "vhost-user-blk-pci", (file) => startDisk(t, { file, sleeps: true }));
+  await seaBiosStarts(t, "vhost-user-blk-pci", (file) => startDisk(t, { file }));
 });

@@ -107,7 +107,7 @@ realTest(
   async (t) => {
     const random = new Random(32);
     const image = newImage(t, BLOCKS * BLOCK);
-    const disk = await startDisk(t, { file: image, args: ["--num-queues=1"], sleeps: true });
+    const disk = await startDisk(t, { file: image, args: ["--num-queues=1"] });
     for (const packed of [false, true, true]) {
       const { guest, writer } = await guestWithWriter(t);
       await guest.plug("vhost-user-blk-pci", disk.socket, { props: { "num-queues": 1, packed } });

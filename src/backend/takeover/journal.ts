@@ -78,6 +78,7 @@ export class Journal {
   readonly #regions = new Map<string, { readonly region: MemoryRegion; readonly fd: number }>();
   readonly #rings: number;
   readonly #memory: { readonly regions: readonly unknown[] };
+  #closed = false;
 
   /**
    * Nothing was said yet.
@@ -126,7 +127,10 @@ export class Journal {
           for (const fd of fds.list()) copies.push(duplicate(fd));
           const result = handle(payload, fds);
           const done = (answer: unknown): unknown => {
-            record(payload as never, copies, answer as never);
+            // The front-end may have left while the message was handled.
+            if (!this.#closed) record(payload as never, copies, answer as never);
+            // Not every message keeps what comes with it: libblkio sends a descriptor with REM_MEM_REG.
+            copies.forEach(close);
             return answer;
           };
           return result instanceof Promise ? result.then(done, failed) : after(result, done);
@@ -138,10 +142,12 @@ export class Journal {
     return { ...handlers, ...Object.fromEntries(wrapped) };
   }
 
-  #put(name: FrontendMessage, key: string | number, value: unknown, fds: readonly number[] = []): void {
+  /** Takes the descriptors out of the list. */
+  #put(name: FrontendMessage, key: string | number, value: unknown, fds: number[] = []): void {
     const at = `${name} ${key}`;
     this.#drop(at);
-    this.#entries.set(at, { name, payload: codecOf(frontendMessages[name].payload).encode(value), fds });
+    const payload = codecOf(frontendMessages[name].payload).encode(value);
+    this.#entries.set(at, { name, payload, fds: fds.splice(0) });
   }
 
   #drop(at: string): void {
@@ -153,15 +159,18 @@ export class Journal {
     for (const [at, { name }] of [...this.#entries]) if (which(name)) this.#drop(at);
   }
 
-  #setTable(regions: readonly MemoryRegion[], fds: readonly number[]): void {
+  #setTable(regions: readonly MemoryRegion[], fds: number[]): void {
     // During postcopy this says that our addresses were understood.
     if (regions.length === 0 && this.#memory.regions.length > 0) return;
     this.#clearRegions();
-    regions.forEach((region, i) => this.#regions.set(place(region), { region, fd: fds[i] }));
+    const own = fds.splice(0, regions.length);
+    regions.forEach((region, i) => this.#regions.set(place(region), { region, fd: own[i] }));
   }
 
-  #add(region: MemoryRegion | undefined, [fd]: readonly number[]): void {
-    if (region !== undefined) this.#regions.set(place(region), { region, fd });
+  #add(region: MemoryRegion | undefined, fds: number[]): void {
+    if (region === undefined) return;
+    const [fd] = fds.splice(0, 1);
+    this.#regions.set(place(region), { region, fd });
   }
 
   #remove(region: MemoryRegion): void {
@@ -219,6 +228,7 @@ export class Journal {
 
   /** Closes the descriptors. */
   close(): void {
+    this.#closed = true;
     this.#dropAll(() => true);
     this.#clearRegions();
   }
