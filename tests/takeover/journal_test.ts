@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { close, DescriptorBag } from "../../ffi/fd.ts";
 import { eventfd } from "../../ffi/eventfd.ts";
 import { Journal } from "../../src/backend/takeover/journal.ts";
-import { frontendMessages } from "../../src/protocol/messages.ts";
+import type { frontendMessages } from "../../src/protocol/messages.ts";
 import type { Handlers } from "../../src/transport/responder.ts";
 
 test("a message that is handled until after its front-end has left leaves no descriptor", async () => {
