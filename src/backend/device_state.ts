@@ -4,8 +4,7 @@
  * @module
  */
 
-import { EpollEvent } from "../../ffi/epoll.ts";
-import { close, readBytes, setNonblocking, writeBytes } from "../../ffi/fd.ts";
+import { PipeEnd } from "../../ffi/pipe.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import { bytes, Struct, u32, u64 } from "../protocol/struct.ts";
 
@@ -91,11 +90,8 @@ export async function unframeState(device: number, framed: Uint8Array): Promise<
 export class StateTransfer {
   /** Resolves when all was written, or all was read and taken over. */
   readonly outcome: Promise<void>;
-  readonly #fd: number;
-  readonly #reactor: Reactor;
+  readonly #end: PipeEnd;
   readonly #most: number;
-  #cancel: ((error: Error) => void) | undefined;
-  #open = true;
 
   /**
    * Takes over a descriptor: the end of a pipe, or a socket.
@@ -110,80 +106,29 @@ export class StateTransfer {
     reactor: Reactor,
     most: number,
   ) {
+    this.#end = new PipeEnd(fd, reactor);
     this.#most = most;
-    this.#fd = fd;
-    this.#reactor = reactor;
-    setNonblocking(fd);
     this.outcome = (direction === "save" ? this.#save(device, keeper) : this.#load(device, keeper))
-      .finally(() => this.#close());
+      // When it was saved, the reader sees the end.
+      .finally(() => this.#end.close());
     // It may fail before anybody asks.
     this.outcome.catch(() => {});
   }
 
   /** Gives up: another transfer starts, or the front-end has left. */
   cancel(): void {
-    this.#close();
-    this.#cancel?.(new DeviceStateError("the transfer was given up"));
+    this.#end.close(new DeviceStateError("the transfer was given up"));
   }
 
   async #save(device: number, keeper: StateKeeper): Promise<void> {
-    const framed = await frameState(device, await keeper.save());
-    for (let at = 0; at < framed.length;) {
-      const written = this.#open ? writeBytes(this.#fd, framed.subarray(at)) : null;
-      if (written === null) await this.#ready(EpollEvent.OUT);
-      else at += written;
-    }
-    // The reader sees the end.
-    this.#close();
+    await this.#end.writeAll(await frameState(device, await keeper.save()));
   }
 
   async #load(device: number, keeper: StateKeeper): Promise<void> {
-    const pieces: Uint8Array[] = [];
-    let length = 0;
-    for (;;) {
-      const piece = this.#open ? readBytes(this.#fd) : null;
-      if (piece === null) {
-        await this.#ready(EpollEvent.IN);
-        continue;
-      }
-      if (piece.length === 0) break;
-      pieces.push(piece);
-      length += piece.length;
-      if (length > this.#most) {
-        throw new DeviceStateError(`device state must have at most ${this.#most} bytes (limit state)`);
-      }
-    }
-    const framed = new Uint8Array(length);
-    let at = 0;
-    for (const piece of pieces) {
-      framed.set(piece, at);
-      at += piece.length;
+    const framed = await this.#end.readToEnd(this.#most);
+    if (framed.length > this.#most) {
+      throw new DeviceStateError(`device state must have at most ${this.#most} bytes (limit state)`);
     }
     await keeper.load(await unframeState(device, framed));
-  }
-
-  #ready(events: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (!this.#open) return reject(new DeviceStateError("the transfer was given up"));
-      const done = (): void => {
-        this.#reactor.unwatch(this.#fd);
-        this.#cancel = undefined;
-      };
-      this.#cancel = (error) => {
-        done();
-        reject(error);
-      };
-      this.#reactor.watch(this.#fd, () => {
-        done();
-        resolve();
-      }, events);
-    });
-  }
-
-  #close(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    this.#reactor.unwatch(this.#fd);
-    close(this.#fd);
   }
 }

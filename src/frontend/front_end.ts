@@ -20,6 +20,7 @@ import type { Endianness } from "../protocol/struct.ts";
 import type { Connection } from "../transport/connection.ts";
 import type { Answer } from "../transport/requester.ts";
 import { ConfigMemory } from "./config_memory.ts";
+import { loadState, saveState } from "./device_state.ts";
 import { DriverQueue } from "./driver_queue.ts";
 import type { GuestRing } from "./guest_ring.ts";
 import { Link } from "./link.ts";
@@ -307,6 +308,25 @@ export class FrontEnd {
     const config = { offset, flags: 0, data };
     await this.#link.ask(async (session) => void await session.request("SET_CONFIG", config));
     this.#config.written(config);
+  }
+
+  /**
+   * The device's internal state, for another back-end of the same kind (DEVICE_STATE). No ring may run; the device can go
+   * on afterwards.
+   *
+   * @throws {ProtocolError} when the back-end cannot save it
+   */
+  async saveState(): Promise<Uint8Array> {
+    return await saveState(await this.#link.ready(), this.#reactor);
+  }
+
+  /**
+   * Gives a device the state that another has saved (DEVICE_STATE). No ring may run.
+   *
+   * @throws {ProtocolError} when the back-end does not take it
+   */
+  async loadState(state: Uint8Array): Promise<void> {
+    await loadState(await this.#link.ready(), this.#reactor, state);
   }
 
   /** Ends the connection; requests in flight fail. Shared memory stays the caller's. */

@@ -36,6 +36,7 @@ const KNOWN_PROTOCOL_FEATURES: bigint = mask(
   protocolFeatures.CONFIGURE_MEM_SLOTS,
   protocolFeatures.CROSS_ENDIAN,
   protocolFeatures.STATUS,
+  protocolFeatures.DEVICE_STATE,
 );
 
 /** What a legacy driver does not know of. */

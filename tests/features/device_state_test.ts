@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { pipe } from "./pipe.ts";
+import { pipe } from "../../ffi/pipe.ts";
 import { close, readBytes, setNonblocking, writeBytes } from "../../ffi/fd.ts";
 import type { FrontEnd } from "../../src/frontend/mod.ts";
 import { frameState, unframeState } from "../../src/backend/device_state.ts";

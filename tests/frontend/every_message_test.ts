@@ -16,7 +16,7 @@ import {
   ringFeatures,
   type ShmemMapping,
 } from "../../src/protocol/mod.ts";
-import { pipe } from "../features/pipe.ts";
+import { pipe } from "../../ffi/pipe.ts";
 import { eventually, LIMIT } from "../session/scene.ts";
 import { onEnd } from "../support/cleanup.ts";
 import { MessageStage, type StageOptions } from "./message_stage.ts";

@@ -10,7 +10,7 @@ import { Connection } from "../../src/transport/connection.ts";
 import { Responder } from "../../src/transport/responder.ts";
 import { frontendMessages } from "../../src/protocol/mod.ts";
 import type { BlkDriver } from "../../src/tools/blk_driver.ts";
-import { pipe } from "../features/pipe.ts";
+import { pipe } from "../../ffi/pipe.ts";
 import { putRead } from "../session/requests.ts";
 import { messageBytes } from "../session/raw_peer.ts";
 import { LIMIT, verify } from "../session/scene.ts";

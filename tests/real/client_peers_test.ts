@@ -10,7 +10,7 @@ import { Mapping, memoryFile } from "../../ffi/mapping.ts";
 import { FrontEnd, type FrontEndOptions, SharedMemory } from "../../src/frontend/mod.ts";
 import { mask, protocolFeatures, ringFeatures } from "../../src/protocol/mod.ts";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
-import { pipe } from "../features/pipe.ts";
+import { pipe } from "../../ffi/pipe.ts";
 import { Writers } from "../frontend/writers.ts";
 import { bytesOf, sameBytes } from "../session/scene.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
