@@ -1,8 +1,14 @@
+import { existsSync, readFileSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
 import { serve } from "@vhost/user";
 import { Store } from "./store.ts";
 
-const store = new Store((key, value) => appendFile("/tmp/store.jsonl", `${JSON.stringify([key, value])}\n`));
-store.set("greeting", "hello from the host");
+const [socketPath = "/tmp/store.sock", file = "/tmp/store.jsonl"] = Deno.args;
 
-await serve(store.device, { socketPath: "/tmp/serve_store.sock" });
+const store = new Store((key, value) => appendFile(file, `${JSON.stringify([key, value])}\n`));
+for (const line of existsSync(file) ? readFileSync(file, "utf8").trim().split("\n") : []) {
+  const [key, value] = JSON.parse(line);
+  store.set(key, value);
+}
+await serve(store.device, { socketPath });
+console.log(`a store on ${socketPath}`);
