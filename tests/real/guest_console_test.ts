@@ -47,9 +47,10 @@ class Keeper extends ScriptEnd {
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 
-/** A shell at a terminal of the guest's. */
-const shellAt = (terminal: string) =>
-  `PS1='guest# ' setsid sh -c 'exec sh -i </dev/${terminal} >/dev/${terminal} 2>&1' >/dev/null 2>&1 &`;
+/** Shell: whoever comes to a terminal of the guest's has to log in, as `root` with `secret`. */
+const loginAt = (terminal: string) =>
+  `echo "root:$(mkpasswd secret):0:0:root:/:/bin/sh" >/etc/passwd; echo root:x:0: >/etc/group;
+  setsid getty -L 115200 ${terminal} linux </dev/null >/dev/null 2>&1 &`;
 
 realTest("a guest has terminals with sizes and channels with names", ["qemu11", "guest"], {}, async (t) => {
   const [first, second, channel] = [new Keeper(), new Keeper(), new Keeper()];
@@ -66,9 +67,20 @@ realTest("a guest has terminals with sizes and channels with names", ["qemu11", 
   second.resize(80, 24);
   await guest.waitFor(`[ "$(stty -F /dev/hvc1 size)" = "24 80" ]`);
 
-  // A shell at the second terminal.
-  await guest.run(shellAt("hvc1"));
-  await served.until("a prompt", () => second.text.includes("# "));
+  // Somebody logs in at the second terminal, not without the password.
+  await guest.run(loginAt("hvc1"));
+  let seen = 0;
+  const shown = async (text: string): Promise<void> => {
+    await served.until(text, () => second.text.indexOf(text, seen) >= 0);
+    seen = second.text.indexOf(text, seen) + text.length;
+  };
+  for (const [password, then] of [["wrong", "Login incorrect"], ["secret", "# "]]) {
+    await shown("login: ");
+    await second.send("root\n");
+    await shown("Password: ");
+    await second.send(`${password}\n`);
+    await shown(then);
+  }
   await second.send("echo $((6 * 7)) and $(tty)\n");
   await served.until("the answer", () => second.text.includes("42 and /dev/hvc1"));
   await guest.run("echo from the first >/dev/hvc0");
@@ -128,7 +140,7 @@ realTest(
     const guest = await restoreGuest(t, { emulator: "qemu11" });
     await guest.plug("vhost-user-test-device-pci", socket, { props: propsOf(2) });
     await guest.waitFor("[ -c /dev/hvc1 ]");
-    await guest.run(shellAt("hvc1"));
+    await guest.run(loginAt("hvc1"));
 
     // Without its secret the page is not there.
     const { origin } = new URL(url);
@@ -141,6 +153,10 @@ realTest(
         JSON.stringify(text)
       })`;
     await page.until("typeof terminal === 'object'");
+    await page.until(shown("login:"));
+    await page.type("root\n");
+    await page.until(shown("Password:"));
+    await page.type("secret\n");
     await page.until(shown("# "));
     await page.type("echo $((6 * 7)) times\n");
     await page.until(shown("42 times"));
