@@ -1,10 +1,6 @@
-import { defineDevice, serve } from "@vhost/user";
+import { defineDevice } from "@vhost/user";
 
-const rng = defineDevice({
+export default defineDevice({
   type: 4,
   queues: [(chain) => chain.write((bytes) => crypto.getRandomValues(bytes))],
 });
-
-export default rng;
-
-if (import.meta.main) await serve(rng, { socketPath: "/tmp/rng.sock" });

@@ -85,6 +85,16 @@ test("the test of the page needs no more permissions than it says", { timeout: 1
   assert.match(stdout, /ok \| 1 passed/);
 });
 
+test("the module of the page is served as it says", { timeout: 60_000 }, async (t) => {
+  const socket = join(tempDir(t), "rng.sock");
+  const said = commands().filter((command) => command.includes("src/cli/mod.ts run "));
+  assert.equal(said.length, 1);
+  const args = said[0].replace("/tmp/rng.sock", socket).split(" ").slice(2);
+  assert.equal(args.shift(), "--allow-ffi");
+  const child = startDeno(t, args, { cwd: root });
+  await child.waitSocket(socket, 30_000);
+});
+
 /** Types what the page types into a guest, and compares what is on the screen with the page. */
 async function type(t: TestContext, block: Block, arguments_: readonly string[]): Promise<void> {
   const guest = Child.start(t, join(root, "scripts/guest/shell"), arguments_, { pipe: true });

@@ -10,7 +10,6 @@ import { Mapping, memoryFile } from "../../ffi/mapping.ts";
 import { FrontEnd, type FrontEndOptions, SharedMemory } from "../../src/frontend/mod.ts";
 import { mask, protocolFeatures, ringFeatures } from "../../src/protocol/mod.ts";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
-import { pipe } from "../../ffi/pipe.ts";
 import { Writers } from "../frontend/writers.ts";
 import { bytesOf, sameBytes } from "../session/scene.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
@@ -196,20 +195,10 @@ realTest("virtiofsd: a file is looked up and read", ["virtiofsd"], {}, async (t)
   sameBytes(new Uint8Array(read.buffer), contents, "the file");
   await assert.rejects(fuse.call(1, 1n, new TextEncoder().encode("absent\0")), /error 2/);
   for (const queue of [urgent, requests]) await frontEnd.stopQueue(queue);
-  const [out, into] = pipe();
-  onEnd(t, () => close(out));
-  const { value } = await frontEnd.request("SET_DEVICE_STATE_FD", { direction: 0, phase: 0 }, [into]);
-  close(into);
-  assert.equal(value.error, 0);
-  setNonblocking(out);
-  let state = 0;
-  await until("its state", () => {
-    const bytes = readBytes(out);
-    state += bytes?.length ?? 0;
-    return bytes?.length === 0;
-  });
-  assert.equal((await frontEnd.request("CHECK_DEVICE_STATE", undefined)).value, 0n);
-  assert.ok(state > 0, "it has a state");
+  const state = await frontEnd.saveState();
+  assert.ok(state.length > 0, "it has a state");
+  await frontEnd.loadState(state);
+  await assert.rejects(frontEnd.loadState(bytesOf(1, 100)), /CHECK_DEVICE_STATE/);
   assert.equal(child.code, undefined);
 });
 
