@@ -97,7 +97,7 @@ test("the module of the page is served as it says", { timeout: 60_000 }, async (
 
 /** Types what the page types into a guest, and compares what is on the screen with the page. */
 async function type(t: TestContext, block: Block, arguments_: readonly string[]): Promise<void> {
-  const guest = Child.start(t, join(root, "scripts/guest/shell"), arguments_, { pipe: true });
+  const guest = Child.start(t, join(root, "scripts/guest-shell"), arguments_, { pipe: true });
   let screen = "";
   let raw = "";
   guest.stdout.setEncoding("utf8").on("data", (text: string) => {
@@ -125,7 +125,7 @@ async function type(t: TestContext, block: Block, arguments_: readonly string[])
 
 /** The arguments that the page gives to the guest's QEMU, with another socket. */
 function argumentsFor(name: string, socket: string): string[] {
-  const said = commands().filter((each) => each.startsWith("scripts/guest/shell") && each.includes(name));
+  const said = commands().filter((each) => each.startsWith("scripts/guest-shell") && each.includes(name));
   assert.equal(said.length, 1);
   return said[0].split(" ").slice(1).map((each) => each.replace(name, socket));
 }
