@@ -5,7 +5,7 @@ import { createServer, type Socket } from "node:net";
 import { dirname, join } from "node:path";
 import type { TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { close, readBytes, setNonblocking } from "../../ffi/fd.ts";
+import { close } from "../../ffi/fd.ts";
 import { Mapping, memoryFile } from "../../ffi/mapping.ts";
 import { FrontEnd, type FrontEndOptions, SharedMemory } from "../../src/frontend/mod.ts";
 import { mask, protocolFeatures, ringFeatures } from "../../src/protocol/mod.ts";

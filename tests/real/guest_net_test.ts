@@ -183,28 +183,33 @@ for (const [name, props] of [["split", {}], ["packed", { packed: true }]] as con
   );
 }
 
-realTest("100 MiB each way by TAP, checked by both sides", [...needs, "tun"], {}, async (t) => {
-  const { tap, card, guest } = await tapGuest(t);
-  const data = randomBytes(100 * MIB);
-  const hash = createHash("sha256").update(data).digest("hex");
-  const source = await serveTcp(t, tap.host, data);
-  const received = `${ENDLESS}; nc ${tap.host} ${source.port} <&9 | sha256sum | cut -c1-64`;
-  assert.equal(await guest.run(received, 100_000), hash);
+realTest(
+  "100 MiB each way by TAP, checked by both sides",
+  [...needs, "tun"],
+  { timeout: 300_000 },
+  async (t) => {
+    const { tap, card, guest } = await tapGuest(t);
+    const data = randomBytes(100 * MIB);
+    const hash = createHash("sha256").update(data).digest("hex");
+    const source = await serveTcp(t, tap.host, data);
+    const received = `${ENDLESS}; nc ${tap.host} ${source.port} <&9 | sha256sum | cut -c1-64`;
+    assert.equal(await guest.run(received, 140_000), hash);
 
-  // The other way a MiB that is known here, a hundred times, with a number before each.
-  const part = data.subarray(0, MIB);
-  const piece = await serveTcp(t, tap.host, part);
-  await guest.run(`${ENDLESS}; nc ${tap.host} ${piece.port} <&9 >/tmp/part`);
-  const expected = createHash("sha256");
-  for (let i = 1; i <= 100; i++) expected.update(`${i}\n`).update(part);
-  const sink = await serveTcp(t, tap.host);
-  await guest.run(
-    `for i in $(seq 100); do echo $i; cat /tmp/part; done | nc ${tap.host} ${sink.port}`,
-    100_000,
-  );
-  assert.equal(await sink.got, expected.digest("hex"));
-  await finish([card], [guest]);
-});
+    // The other way a MiB that is known here, a hundred times, with a number before each.
+    const part = data.subarray(0, MIB);
+    const piece = await serveTcp(t, tap.host, part);
+    await guest.run(`${ENDLESS}; nc ${tap.host} ${piece.port} <&9 >/tmp/part`);
+    const expected = createHash("sha256");
+    for (let i = 1; i <= 100; i++) expected.update(`${i}\n`).update(part);
+    const sink = await serveTcp(t, tap.host);
+    await guest.run(
+      `for i in $(seq 100); do echo $i; cat /tmp/part; done | nc ${tap.host} ${sink.port}`,
+      140_000,
+    );
+    assert.equal(await sink.got, expected.digest("hex"));
+    await finish([card], [guest]);
+  },
+);
 
 realTest("two queue pairs by TAP", [...needs, "tun"], {}, async (t) => {
   const { tap, card, guest } = await tapGuest(t, {
