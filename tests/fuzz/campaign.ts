@@ -35,7 +35,7 @@ export type Success = Extract<Report, { kind: "end" }>;
 
 /** A case that has failed. */
 export interface Failure {
-  /** Its number. */
+  /** Its number; -1 when the target could not even be set up. */
   readonly index: number;
   /** What was well before. */
   readonly standing: Standing;
@@ -53,7 +53,7 @@ export async function run(
     ...["run", "--allow-all", "--no-check", "--v8-flags=--expose-gc"],
     ...[fileURLToPath(new URL("child.ts", import.meta.url)), JSON.stringify(order)],
   ], { pipe: true, stubborn: true, env: { NO_COLOR: "1", RUST_BACKTRACE: "0" } });
-  let index = order.from;
+  let index = -1;
   let units = 0;
   let resident = 0;
   let hung = false;
@@ -67,7 +67,7 @@ export async function run(
     if (report.kind === "end") success = report;
     else ({ index, units, resident } = report);
     limit.refresh();
-    progress({ cases: index - order.from, units, resident });
+    progress({ cases: Math.max(0, index - order.from), units, resident });
   }
   const status = await child.ended;
   clearTimeout(limit);
@@ -78,7 +78,7 @@ export async function run(
     : `the process ended with status ${status}`;
   return {
     index,
-    standing: { cases: index - order.from, units, resident },
+    standing: { cases: Math.max(0, index - order.from), units, resident },
     text: `${child.output.trim()}\n${why}`.trim(),
   };
 }

@@ -75,6 +75,10 @@ async function explain(
   failure: Failure,
   output: Output,
 ): Promise<void> {
+  if (failure.index < 0) {
+    output.error(`${target.name}: it cannot be set up:\n${failure.text}`);
+    return;
+  }
   output.error(`${target.name}: case ${failure.index} of seed ${order.seed} has failed:\n${failure.text}\n`);
   const { text, steps, again, order: small } = await repeat(
     scope,

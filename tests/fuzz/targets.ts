@@ -4,10 +4,11 @@
  * @module
  */
 
+import { hostileFrontEnd, hostileFrontEndOfWorkers } from "./front_end/target.ts";
 import type { Target } from "./target.ts";
 
 /** All targets. Add with `as Target`: what a step is, only the target knows. */
-export const targets: readonly Target[] = [];
+export const targets: readonly Target[] = [hostileFrontEnd as Target, hostileFrontEndOfWorkers as Target];
 
 /**
  * The target of a name.

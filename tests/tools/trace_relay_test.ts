@@ -9,7 +9,7 @@ import { memoryFile } from "../../ffi/mapping.ts";
 import { connect, listen, shutdownSending } from "../../ffi/socket.ts";
 import { SocketInUseError } from "../../mod.ts";
 import { Tracer } from "../../src/tools/trace/tracer.ts";
-import { oddDescriptors } from "../session/descriptors.ts";
+import { oddDescriptors } from "../support/odd_descriptors.ts";
 import { eventually, LIMIT } from "../session/scene.ts";
 import { concat, sendMessage, u32, u64 } from "../session/wire.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
