@@ -52,7 +52,7 @@ export async function run(
   const child = Child.start(scope, process.execPath, [
     ...["run", "--allow-all", "--no-check", "--v8-flags=--expose-gc"],
     ...[fileURLToPath(new URL("child.ts", import.meta.url)), JSON.stringify(order)],
-  ], { pipe: true, stubborn: true, env: { NO_COLOR: "1", RUST_BACKTRACE: "0" } });
+  ], { pipe: true, stubborn: true, env: { NO_COLOR: "1", RUST_BACKTRACE: "0", DENO_NO_UPDATE_CHECK: "1" } });
   let index = -1;
   let units = 0;
   let resident = 0;

@@ -59,6 +59,9 @@ function say(report: Report): void {
   writeSync(1, JSON.stringify(report) + "\n");
 }
 
+// Deno opens two sockets for signals some time after the start, or with the first listener: they are to be there already.
+process.on("SIGUSR2", () => {});
+
 async function work(scope: Scope, target: Target, order: Order): Promise<void> {
   const { seed, from, steps } = order;
   const stand = await target.open(scope);

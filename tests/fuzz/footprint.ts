@@ -92,12 +92,25 @@ function descriptorNames(): Map<string, string> {
   const found = new Map<string, string>();
   for (const fd of readdirSync("/proc/self/fd")) {
     try {
-      found.set(fd, readlinkSync(`/proc/self/fd/${fd}`));
+      found.set(fd, withKind(readlinkSync(`/proc/self/fd/${fd}`)));
     } catch {
       // The one that was open for looking.
     }
   }
   return found;
+}
+
+/** Says of a socket which table of the kernel has it. */
+function withKind(name: string): string {
+  const [, inode] = /^socket:\[(\d+)\]$/.exec(name) ?? [];
+  if (inode === undefined) return name;
+  for (const table of ["unix", "tcp", "tcp6", "udp", "udp6", "netlink"]) {
+    const line = readFileSync(`/proc/self/net/${table}`, "utf8").split("\n").find((each) =>
+      each.split(/\s+/).includes(inode)
+    );
+    if (line !== undefined) return `${name} (${table}: ${line.trim()})`;
+  }
+  return name;
 }
 
 function maps(): string[] {

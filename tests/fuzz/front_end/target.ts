@@ -23,7 +23,7 @@ import { Random } from "../../support/random.ts";
 import type { Stand, Target } from "../target.ts";
 import { makeCase } from "./cases.ts";
 import { type Subject, subjects, workerSubjects } from "./devices.ts";
-import { message, PLAIN } from "./messages.ts";
+import { message, PLAIN, type Said, setUp } from "./messages.ts";
 import { Peer } from "./peer.ts";
 import { descriptorNames, Props } from "./props.ts";
 import { describe, type Step } from "./steps.ts";
@@ -33,8 +33,8 @@ const PATIENCE = 20_000;
 /** Turns that a message may take before its front-end goes on. */
 const TURNS = 200;
 
-/** Cases of the warm-up. */
-const WARM_UP = 50;
+/** Turns that a first session has. */
+const WARM_UP = 20;
 const ALL = 0xffff_ffff_ffff_ffffn;
 const PAGEFAULT = 1n << BigInt(protocolFeatures.PAGEFAULT);
 /** What is accepted in any case: with it a session gets on. */
@@ -56,10 +56,6 @@ class Witness {
 
   /** What a server writes. */
   readonly log: Log = (_level, _text, error) => {
-    if (/over/.test(_text)) {
-      const k = String((error as any)?.message).replace(/\d+/g, "N");
-      h.set(k, (h.get(k) ?? 0) + 1);
-    }
     if (error === undefined) return;
     this.refused++;
     for (let cause: unknown = error; cause instanceof Error; cause = cause.cause) {
@@ -171,16 +167,16 @@ class Front implements Stand<Step> {
       shared === undefined ? undefined : await driver(shared.path),
       shared,
     );
-    // What they offer; and what is opened once only.
-    const ask = [frontendMessages.GET_FEATURES, frontendMessages.GET_PROTOCOL_FEATURES];
+    // What they offer; and what is opened once only, such as when a ring is polled.
     for (const name of booths.keys()) {
-      const questions = ask.map(({ id }) =>
-        ({ do: "say", who: 0, bytes: message(id, NOTHING), fds: [] }) as const
-      );
-      await front.run([{ do: "device", name }, ...questions, { do: "turn", turns: 1 }]);
+      const say = ({ bytes, fds }: Said): Step => ({ do: "say", who: 0, bytes, fds });
+      const ask = [frontendMessages.GET_FEATURES, frontendMessages.GET_PROTOCOL_FEATURES];
+      const questions = ask.map(({ id }) => say({ bytes: message(id, NOTHING), fds: [] }));
+      const start = { do: "negotiate", who: 0, features: ALL, protocol: ALL & ~PAGEFAULT } as const;
+      for (const steps of [questions, [start, ...setUp(new Random(1)).map(say)]]) {
+        await front.run([{ do: "device", name }, ...steps, { do: "turn", turns: WARM_UP }]);
+      }
     }
-    const random = new Random(1);
-    for (let i = 0; i < WARM_UP; i++) await front.run(makeCase(random, [...booths.keys()], descriptorNames));
     return front;
   }
 
