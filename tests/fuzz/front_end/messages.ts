@@ -252,25 +252,55 @@ export function asking({ bytes, fds }: Said): Said {
 
 /** What shares memory and starts rings there. */
 export function setUp(random: Random): Said[] {
-  const say = (name: FrontendMessage, payload: Uint8Array, fds: DescriptorName[] = []): Said => ({
-    bytes: message(table[name].id, payload),
-    fds,
-  });
-  const said = [say("SET_MEM_TABLE", concat(u32(1, 0), u64(BASE, SHARED, BASE, 0)), [random.pick(MEMORIES)])];
+  const said = [shares(random.pick(MEMORIES))];
   for (let ring = 0; ring < random.pick([1, 2, 4]); ring++) {
-    const at = BASE + 0x1000 * random.int(0, 14);
-    said.push(
-      say("SET_VRING_NUM", u32(ring, random.pick([1, 8, 64, 256]))),
-      say("SET_VRING_BASE", u32(ring, random.pick([0, 0, random.int(0, 0xffff)]))),
-      say("SET_VRING_ADDR", concat(u32(ring, 0), u64(at, at + 0x800, at + 0x400, 0))),
-      say("SET_VRING_CALL", u64(ring), [random.pick(EVENTS)]),
-      random.int(0, 3) === 0
-        ? say("SET_VRING_KICK", u64(ring | 0x100))
-        : say("SET_VRING_KICK", u64(ring), [random.pick(EVENTS)]),
-      say("SET_VRING_ENABLE", u32(ring, 1)),
-    );
+    said.push(...starts(ring, {
+      size: random.pick([1, 8, 64, 256]),
+      base: random.pick([0, 0, random.int(0, 0xffff)]),
+      at: BASE + 0x1000 * random.int(0, 14),
+      call: random.pick(EVENTS),
+      kick: random.int(0, 3) === 0 ? undefined : random.pick(EVENTS),
+    }));
   }
   return said;
+}
+
+/** The first rings, empty and polled. */
+export function polledRings(count: number): Said[] {
+  const [, zeros] = MEMORIES;
+  const rings = Array.from(
+    { length: count },
+    (_, ring) => starts(ring, { size: 8, base: 0, at: BASE, call: EVENTS[0], kick: undefined }),
+  );
+  return [shares(zeros), ...rings.flat()];
+}
+
+function say(name: FrontendMessage, payload: Uint8Array, fds: DescriptorName[] = []): Said {
+  return { bytes: message(table[name].id, payload), fds };
+}
+
+function shares(memory: DescriptorName): Said {
+  return say("SET_MEM_TABLE", concat(u32(1, 0), u64(BASE, SHARED, BASE, 0)), [memory]);
+}
+
+/** How a ring is started; without a kick it is polled. */
+interface Start {
+  readonly size: number;
+  readonly base: number;
+  readonly at: number;
+  readonly call: DescriptorName;
+  readonly kick: DescriptorName | undefined;
+}
+
+function starts(ring: number, { size, base, at, call, kick }: Start): Said[] {
+  return [
+    say("SET_VRING_NUM", u32(ring, size)),
+    say("SET_VRING_BASE", u32(ring, base)),
+    say("SET_VRING_ADDR", concat(u32(ring, 0), u64(at, at + 0x800, at + 0x400, 0))),
+    say("SET_VRING_CALL", u64(ring), [call]),
+    kick === undefined ? say("SET_VRING_KICK", u64(ring | 0x100)) : say("SET_VRING_KICK", u64(ring), [kick]),
+    say("SET_VRING_ENABLE", u32(ring, 1)),
+  ];
 }
 
 /** The same message with something about it changed. */

@@ -62,6 +62,8 @@ export type Step =
   | { readonly do: "change" }
   /** Everyone gets time. */
   | { readonly do: "turn"; readonly turns: number }
+  /** Nobody does anything for a while. */
+  | { readonly do: "sleep"; readonly milliseconds: number }
   /** Sends nothing more, and reads on. */
   | { readonly do: "hush"; readonly who: number }
   /** Reads nothing more, and sends on. */

@@ -23,7 +23,7 @@ import { Random } from "../../support/random.ts";
 import type { Stand, Target } from "../target.ts";
 import { makeCase } from "./cases.ts";
 import { type Subject, subjects, workerSubjects } from "./devices.ts";
-import { message, PLAIN, type Said, setUp } from "./messages.ts";
+import { message, PLAIN, polledRings, type Said } from "./messages.ts";
 import { Peer } from "./peer.ts";
 import { descriptorNames, Props } from "./props.ts";
 import { describe, type Step } from "./steps.ts";
@@ -33,8 +33,9 @@ const PATIENCE = 20_000;
 /** Turns that a message may take before its front-end goes on. */
 const TURNS = 200;
 
-/** Turns that a first session has. */
+/** How long a first session lasts, milliseconds: where threads run the rings, until they are used to sleeping. */
 const WARM_UP = 20;
+const WARM_UP_OF_THREADS = 1000;
 const ALL = 0xffff_ffff_ffff_ffffn;
 const PAGEFAULT = 1n << BigInt(protocolFeatures.PAGEFAULT);
 /** What is accepted in any case: with it a session gets on. */
@@ -167,14 +168,19 @@ class Front implements Stand<Step> {
       shared === undefined ? undefined : await driver(shared.path),
       shared,
     );
-    // What they offer; and what is opened once only, such as when a ring is polled.
-    for (const name of booths.keys()) {
+    // What they offer; and what is opened once only: a thread that has had to sleep keeps what it needs for that.
+    for (const { name, options } of all) {
+      const milliseconds = options?.workers === undefined ? WARM_UP : WARM_UP_OF_THREADS;
       const say = ({ bytes, fds }: Said): Step => ({ do: "say", who: 0, bytes, fds });
       const ask = [frontendMessages.GET_FEATURES, frontendMessages.GET_PROTOCOL_FEATURES];
       const questions = ask.map(({ id }) => say({ bytes: message(id, NOTHING), fds: [] }));
       const start = { do: "negotiate", who: 0, features: ALL, protocol: ALL & ~PAGEFAULT } as const;
-      for (const steps of [questions, [start, ...setUp(new Random(1)).map(say)]]) {
-        await front.run([{ do: "device", name }, ...steps, { do: "turn", turns: WARM_UP }]);
+      const polled = polledRings(4).map(say);
+      for (const steps of [questions, [start, ...polled]]) {
+        await front.run([{ do: "device", name }, ...steps, { do: "turn", turns: 1 }, {
+          do: "sleep",
+          milliseconds,
+        }]);
       }
     }
     return front;
@@ -278,6 +284,8 @@ class Front implements Stand<Step> {
         for (const each of peers.values()) await this.#heard(each);
         for (let i = 1; i < step.turns; i++) await turn();
         return;
+      case "sleep":
+        return await sleep(step.milliseconds);
       case "hush":
         return peers.get(step.who)?.hush();
       case "deafen":
