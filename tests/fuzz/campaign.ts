@@ -14,7 +14,7 @@ import { Random } from "../support/random.ts";
 import type { Order, Report } from "./report.ts";
 import { caseSeed, type Target } from "./target.ts";
 
-/** How long a case may take, milliseconds: a machine may be busy with other things. */
+/** How long a case may take unless the order says so, milliseconds: a machine may be busy with other things. */
 const CASE_LIMIT = 60_000;
 /** How often, at most, a failed case is run again to make it small, and for how long, milliseconds. */
 const TRIALS = 60;
@@ -58,24 +58,26 @@ export async function run(
   let resident = 0;
   let hung = false;
   let success: Success | undefined;
-  const limit = setTimeout(() => {
+  const { limit = CASE_LIMIT } = order;
+  const hang = (): void => {
     hung = true;
     void child.stop();
-  }, CASE_LIMIT);
+  };
+  // Setting up may take longer than a case.
+  let timer = setTimeout(hang, Math.max(limit, CASE_LIMIT));
   for await (const line of createInterface({ input: child.stdout })) {
     const report: Report = JSON.parse(line);
     if (report.kind === "end") success = report;
     else ({ index, units, resident } = report);
-    limit.refresh();
+    clearTimeout(timer);
+    timer = setTimeout(hang, limit);
     progress({ cases: Math.max(0, index - order.from), units, resident });
   }
   const status = await child.ended;
-  clearTimeout(limit);
+  clearTimeout(timer);
   await child.stop();
   if (success !== undefined && status === 0) return success;
-  const why = hung
-    ? `it did not end within ${CASE_LIMIT / 1000} s`
-    : `the process ended with status ${status}`;
+  const why = hung ? `it did not end within ${limit / 1000} s` : `the process ended with status ${status}`;
   return {
     index,
     standing: { cases: Math.max(0, index - order.from), units, resident },
@@ -103,11 +105,11 @@ export async function repeat(
   failure: Failure,
   say: (text: string) => void,
 ): Promise<Repetition> {
-  const { target: name, seed } = order;
   const { index } = failure;
+  const whole: Order = { ...order, milliseconds: undefined };
   const deadline = performance.now() + SHRINK_LIMIT;
   const fails = async (from: number, steps?: readonly number[]): Promise<string | undefined> => {
-    const outcome = await run(scope, { target: name, seed, from, cases: index - from + 1, steps });
+    const outcome = await run(scope, { ...whole, from, cases: index - from + 1, steps });
     return "text" in outcome ? outcome.text : undefined;
   };
   for (let before = 0;; before = before * 2 + 1) {
@@ -116,11 +118,11 @@ export async function repeat(
     const text = await fails(from, order.steps);
     if (text !== undefined) {
       if (from !== index) {
-        return { order: { target: name, seed, from, cases: index - from + 1 }, text, steps: [], again: true };
+        return { order: { ...whole, from, cases: index - from + 1 }, text, steps: [], again: true };
       }
       return await smaller(
         target,
-        { ...order, from, cases: 1 },
+        { ...whole, from, cases: 1 },
         text,
         say,
         deadline,
@@ -130,7 +132,7 @@ export async function repeat(
     if (from === order.from || performance.now() > deadline) {
       const cases = index - order.from + 1;
       return {
-        order: { target: name, seed, from: order.from, cases },
+        order: { ...whole, cases },
         text: failure.text,
         steps: [],
         again: false,

@@ -27,17 +27,23 @@ declare function gc(): void;
 /** Memory that must not grow. */
 class Flatness {
   grown = 0;
-  #next = performance.now() + LOOK_EVERY;
+  readonly #every: number;
+  #next: number;
   #looks = 0;
   #heap = 0;
   #resident = 0;
+
+  constructor(every: number = LOOK_EVERY) {
+    this.#every = every;
+    this.#next = performance.now() + every;
+  }
 
   /** Looks, when it is time. */
   look(): void {
     if (performance.now() < this.#next) return;
     gc();
     const { heap, resident } = memory();
-    this.#next = performance.now() + LOOK_EVERY;
+    this.#next = performance.now() + this.#every;
     if (++this.#looks <= WARM_UP) {
       this.#heap = Math.max(this.#heap, heap);
       this.#resident = Math.max(this.#resident, resident);
@@ -66,7 +72,7 @@ async function work(scope: Scope, target: Target, order: Order): Promise<void> {
   const { seed, from, steps } = order;
   const stand = await target.open(scope);
   const footprint = await Footprint.take();
-  const flatness = new Flatness();
+  const flatness = new Flatness(order.lookEvery);
   const end = performance.now() + (order.milliseconds ?? Infinity);
   const last = from + (order.cases ?? Infinity);
   let units = 0;
@@ -77,7 +83,7 @@ async function work(scope: Scope, target: Target, order: Order): Promise<void> {
     say({ kind: "case", index, units, resident });
     const all = target.make(new Random(caseSeed(seed, index)));
     units += await stand.run(steps === undefined ? all : all.filter((_, i) => steps.includes(i)));
-    await footprint.restored();
+    await footprint.restored(order.patience);
     flatness.look();
   }
   const notes = stand.notes?.() ?? "";
@@ -90,7 +96,8 @@ async function main(order: Order): Promise<void> {
   const scope: Scope = { after: (fn) => void ends.push(fn) };
   onEnd(scope, () => {});
   try {
-    await work(scope, targetOf(order.target), order);
+    const target = order.module === undefined ? targetOf(order.target) : (await import(order.module)).default;
+    await work(scope, target, order);
   } catch (error) {
     process.exitCode = 1;
     console.error(error);

@@ -47,13 +47,13 @@ export class Footprint {
       this.#threads === other.#threads && this.#timers === other.#timers;
   }
 
-  /** Waits until it is again as it was. */
-  async restored(): Promise<void> {
+  /** Waits until it is again as it was, milliseconds at the most. */
+  async restored(patience: number = PATIENCE): Promise<void> {
     for (let deadline = 0, tries = 0;; tries++) {
       // The quick counts first; what has changed is looked up only for the message.
       const difference = this.#difference();
       if (difference === undefined) return;
-      if (deadline === 0) deadline = performance.now() + PATIENCE;
+      if (deadline === 0) deadline = performance.now() + patience;
       if (performance.now() > deadline) assert.fail(`something was left: ${difference}`);
       if (tries < 20) await turn();
       else await sleep(1);

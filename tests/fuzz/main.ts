@@ -125,7 +125,8 @@ async function main(scope: Scope, args: readonly string[]): Promise<number> {
       ...command,
       run: async (values, output) => {
         if (values.list === true) {
-          for (const { name, summary } of targets) output.out(`${name.padEnd(14)}${summary}`);
+          const width = Math.max(...targets.map(({ name }) => name.length)) + 2;
+          for (const { name, summary } of targets) output.out(`${name.padEnd(width)}${summary}`);
           return 0;
         }
         const chosen = names.length === 0 ? targets : names.map((name) => {

@@ -23,6 +23,8 @@ export type Report =
 export interface Order {
   /** Name of the target. */
   readonly target: string;
+  /** URL of the module whose default export the target is, when it is not in the list. */
+  readonly module?: string;
   /** Seed of the run. */
   readonly seed: number;
   /** First case. */
@@ -31,6 +33,12 @@ export interface Order {
   readonly cases?: number;
   /** The time after which no further case begins, milliseconds. */
   readonly milliseconds?: number;
+  /** How long a case may take, milliseconds; a minute by default. */
+  readonly limit?: number;
+  /** How long what a case has opened may take to go, milliseconds; 20 seconds by default. */
+  readonly patience?: number;
+  /** How often memory is looked at, milliseconds; every two seconds by default. */
+  readonly lookEvery?: number;
   /** The steps to take of each case; all when it is left out. */
   readonly steps?: readonly number[];
 }

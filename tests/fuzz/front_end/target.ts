@@ -366,7 +366,7 @@ export const hostileFrontEnd: Target<Step> = target(
   "front-end",
   "Front-ends that say anything, several at once, to every device.",
   subjects,
-  10_000,
+  4400,
   1_000_000,
 );
 
@@ -375,6 +375,6 @@ export const hostileFrontEndOfWorkers: Target<Step> = target(
   "front-end-workers",
   "The same where rings run in worker threads.",
   workerSubjects,
-  500,
+  300,
   40_000,
 );
