@@ -7,13 +7,14 @@
 import { errno, libc } from "./deno.ts";
 import { check, Errno } from "./os_error.ts";
 import { Native } from "./native.ts";
+import { Piece, readNow } from "./now.ts";
 
 const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;
 
 const one = new Native(8);
 one.set64(0, 1n);
-const counter = new Native(8);
+const counter = new Piece(new Native(8));
 
 /**
  * A new eventfd, non-blocking and closed on exec. The caller owns it.
@@ -34,14 +35,14 @@ export function signal(fd: number): boolean {
 }
 
 /**
- * Takes the pending rings. The descriptor should be non-blocking: whoever holds the other end could take
- * them first, and the read would wait.
+ * Takes the pending rings. Never waits, even if whoever holds the other end has taken them first and has made the
+ * descriptor a blocking one.
  *
  * @returns `"rung"`, `"quiet"` when there were none, or `"gone"` when there can be no more: the end of a
  *   pipe, a descriptor that cannot be read
  */
 export function consume(fd: number): "rung" | "quiet" | "gone" {
-  const n = libc.read(fd, counter.address, 8n);
+  const n = readNow(fd, counter);
   if (n > 0) return "rung";
   if (n === 0) return "gone";
   const number = errno();

@@ -7,6 +7,7 @@
 import { errno, libc } from "./deno.ts";
 import { check, Errno, OsError } from "./os_error.ts";
 import { Native } from "./native.ts";
+import { Piece, readNow, writeNow } from "./now.ts";
 
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
@@ -196,16 +197,19 @@ export function blockDeviceSize(fd: number): number {
 }
 
 const transfer = new Native(4096);
+const transferred = new Piece(transfer);
 
 /**
  * Reads at most `maximum` bytes (4096 at the most).
  *
+ * @param patient false never waits, even if whoever has given the descriptor has made it a blocking one
  * @returns the bytes (empty at the end of the file), or `null` when a non-blocking descriptor has none yet
  * @throws {OsError}
  */
-export function readBytes(fd: number, maximum = 4096): Uint8Array<ArrayBuffer> | null {
+export function readBytes(fd: number, maximum = 4096, patient = true): Uint8Array<ArrayBuffer> | null {
+  transferred.byteLength = Math.min(maximum, 4096);
   for (;;) {
-    const n = libc.read(fd, transfer.address, BigInt(Math.min(maximum, 4096)));
+    const n = patient ? libc.readv(fd, transferred.address, 1) : readNow(fd, transferred);
     if (n >= 0) return transfer.bytes.slice(0, n);
     const number = errno();
     if (number === Errno.EAGAIN) return null;
@@ -216,14 +220,15 @@ export function readBytes(fd: number, maximum = 4096): Uint8Array<ArrayBuffer> |
 /**
  * Writes bytes, 4096 at the most.
  *
+ * @param patient false never waits, even if whoever has given the descriptor has made it a blocking one
  * @returns how many were written, or `null` when a non-blocking descriptor takes none yet
  * @throws {OsError} EPIPE when nobody reads any more
  */
-export function writeBytes(fd: number, source: Uint8Array): number | null {
-  const length = Math.min(source.length, 4096);
-  transfer.bytes.set(source.subarray(0, length));
+export function writeBytes(fd: number, source: Uint8Array, patient = true): number | null {
+  transferred.byteLength = Math.min(source.length, 4096);
+  transfer.bytes.set(source.subarray(0, transferred.byteLength));
   for (;;) {
-    const n = libc.write(fd, transfer.address, BigInt(length));
+    const n = patient ? libc.writev(fd, transferred.address, 1) : writeNow(fd, transferred);
     if (n >= 0) return n;
     const number = errno();
     if (number === Errno.EAGAIN) return null;
