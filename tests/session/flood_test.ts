@@ -1,0 +1,31 @@
+import assert from "node:assert/strict";
+import process from "node:process";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Child } from "../support/process.ts";
+import { Scene, verify } from "./scene.ts";
+
+/** How often the other front-end works on its disk. */
+const TIMES = 20;
+
+test("a front-end that never stops talking leaves others their turn", { timeout: 60_000 }, async (t) => {
+  const scene = await Scene.disk(t);
+  const driver = await scene.driver();
+  await verify(driver, 1);
+  let flooded = 0;
+  const flood = Child.start(t, process.execPath, [
+    ...["run", "--allow-all", "--no-check", fileURLToPath(new URL("flood.ts", import.meta.url)), scene.path],
+  ], { stubborn: true });
+  // Should nobody else get a turn, not even this test, the kernel ends it.
+  Child.start(t, "sh", ["-c", `sleep 20; kill -KILL ${flood.pid}`], { stubborn: true });
+  await flood.waitLine(/flooding/, 15_000);
+  const began = performance.now();
+  for (let i = 0; i < TIMES; i++) {
+    await verify(driver, i);
+    flooded = scene.server.sessions;
+    assert.equal(flood.code, undefined, "it still floods");
+  }
+  assert.equal(flooded, 2);
+  const took = performance.now() - began;
+  assert.ok(took < 10_000, `it took ${took} ms to be served ${TIMES} times`);
+});
