@@ -70,6 +70,7 @@ export class Session {
       refuse: (row) => state.refuse(row),
       rate: state.limits.messages,
       onFailure: (error) => state.log("warning", "a request of the front-end failed", error),
+      onHangUp: () => state.transfer?.cancel(),
       onEnd: (error) => this.#end(error),
     });
     for (const { opened } of state.remoteHosts) opened.catch((error) => this.#responder.end(error));

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { EpollEvent } from "../../ffi/epoll.ts";
 import { DescriptorBag } from "../../ffi/fd.ts";
 import type { Reactor } from "../../ffi/reactor.ts";
 import type { Codec } from "../protocol/codec.ts";
@@ -13,6 +14,8 @@ import type { MessageRow, MessageTable, PayloadOf, ReplyOf } from "../protocol/m
 import { codecOf, payloads, type PayloadTypes } from "../protocol/payloads.ts";
 import { Connection, type Message } from "./connection.ts";
 
+/** No event but that the peer has left. */
+const NOTHING = 0;
 /** Requests that are read before others get their turn. */
 const TURN = 64;
 
@@ -58,6 +61,8 @@ export interface ResponderOptions {
   onFailure(error: unknown): void;
   /** Requests that are read in a second, and at once after a pause; without end by default. */
   readonly rate?: number;
+  /** The peer has left while nothing was read: what waits for it cannot succeed any more. */
+  onHangUp?(): void;
   /** Whether the connection outlives a request that has failed without a way to tell the peer. Not by default. */
   readonly forgives?: boolean;
   /** The connection is over, with the reason unless the peer just left. Called once. */
@@ -79,6 +84,8 @@ export class Responder<T extends MessageTable> {
   readonly #reactor: Reactor;
   #ended = false;
   #reading = true;
+  /** Whether it is known that the peer has left. What it has said before is still handled, in its turn. */
+  #hungUp = false;
   #throttle: ReturnType<typeof setTimeout> | undefined;
   /** Requests that may be read now, as of a time, ms. */
   #allowance: number;
@@ -102,7 +109,7 @@ export class Responder<T extends MessageTable> {
     this.#reactor = reactor;
     this.#options = options;
     this.#allowance = options.rate ?? Infinity;
-    reactor.watch(connection.fd, () => this.#pump());
+    reactor.watch(connection.fd, () => this.#reading ? this.#pump() : this.#hangUp());
   }
 
   /** Reads nothing more until {@link resume}. Resolves when what was read is done: at once, or when its handler is. */
@@ -127,8 +134,18 @@ export class Responder<T extends MessageTable> {
     // Once it has ended, the number of its descriptor may belong to another connection.
     if (this.#ended || reads === this.#reading) return;
     this.#reading = reads;
-    if (reads) this.#reactor.resume(this.connection.fd);
-    else this.#reactor.pause(this.connection.fd);
+    if (this.#hungUp) {
+      if (reads) this.#reactor.resume(this.connection.fd);
+      else this.#reactor.pause(this.connection.fd);
+    } else {
+      this.#reactor.change(this.connection.fd, reads ? EpollEvent.IN : NOTHING);
+    }
+  }
+
+  #hangUp(): void {
+    this.#hungUp = true;
+    this.#reactor.pause(this.connection.fd);
+    this.#options.onHangUp?.();
   }
 
   /** Whether the next request may be read now. If not, it is in a while. */

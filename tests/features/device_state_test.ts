@@ -5,8 +5,8 @@ import { close, readBytes, setNonblocking, writeBytes } from "../../ffi/fd.ts";
 import type { FrontEnd } from "../../src/frontend/mod.ts";
 import { frameState, unframeState } from "../../src/backend/device_state.ts";
 import { mask, protocolFeatures } from "../../src/protocol/mod.ts";
-import { bytesOf, eventually, LIMIT, Scene } from "../session/scene.ts";
-import type { Scope } from "../support/cleanup.ts";
+import { aWhile, bytesOf, eventually, LIMIT, Scene } from "../session/scene.ts";
+import { onEnd, type Scope } from "../support/cleanup.ts";
 import { echoDevice } from "./echo.ts";
 
 const DEVICE_STATE = mask(protocolFeatures.DEVICE_STATE);
@@ -148,6 +148,24 @@ test("a reader that leaves ends the transfer, not the session", LIMIT, async (t)
   await source.scene.log.problem(/EPIPE/);
   assert.equal((await source.frontEnd.request("GET_QUEUE_NUM", undefined)).value, 1n);
 });
+
+for (const who of ["front-end", "server"] as const) {
+  test(`a ${who} that leaves while the outcome is awaited ends transfer and session`, LIMIT, async (t) => {
+    const { frontEnd, scene } = await keeper(t);
+    // The other end stays open, and silent.
+    const [read, write] = pipe();
+    onEnd(t, () => [read, write].forEach(close));
+    await frontEnd.request("SET_DEVICE_STATE_FD", LOAD, [read]);
+    const outcome = frontEnd.request("CHECK_DEVICE_STATE", undefined);
+    outcome.catch(() => {});
+    await aWhile();
+    if (who === "front-end") frontEnd.close();
+    else scene.server.close();
+    await assert.rejects(outcome);
+    await eventually("the session is over", () => scene.server.sessions === 0);
+    assert.match(scene.log.problems[0], /the transfer was given up/);
+  });
+}
 
 test("a device without state does not offer it", LIMIT, async (t) => {
   const scene = await Scene.open(t, echoDevice());

@@ -20,6 +20,9 @@ const CASE_LIMIT = 60_000;
 const TRIALS = 60;
 const SHRINK_LIMIT = 60_000;
 
+/** How long something that is not expected to go may take to go after all, milliseconds. */
+const SHORT_PATIENCE = 2000;
+
 /** How far a run is. */
 export interface Standing {
   /** Cases that were well. */
@@ -106,7 +109,7 @@ export async function repeat(
   say: (text: string) => void,
 ): Promise<Repetition> {
   const { index } = failure;
-  const whole: Order = { ...order, milliseconds: undefined };
+  const whole: Order = { ...order, milliseconds: undefined, patience: order.patience ?? SHORT_PATIENCE };
   const deadline = performance.now() + SHRINK_LIMIT;
   const fails = async (from: number, steps?: readonly number[]): Promise<string | undefined> => {
     const outcome = await run(scope, { ...whole, from, cases: index - from + 1, steps });

@@ -11,6 +11,7 @@ import process from "node:process";
 import { onEnd, type Scope } from "../support/cleanup.ts";
 import { Random } from "../support/random.ts";
 import { Footprint, memory } from "./footprint.ts";
+import { patience } from "./patience.ts";
 import type { Order, Report } from "./report.ts";
 import { caseSeed, type Target } from "./target.ts";
 import { targetOf } from "./targets.ts";
@@ -70,6 +71,7 @@ process.on("SIGUSR2", () => {});
 
 async function work(scope: Scope, target: Target, order: Order): Promise<void> {
   const { seed, from, steps } = order;
+  patience.milliseconds = order.patience ?? patience.milliseconds;
   const stand = await target.open(scope);
   const footprint = await Footprint.take();
   const flatness = new Flatness(order.lookEvery);
@@ -83,7 +85,7 @@ async function work(scope: Scope, target: Target, order: Order): Promise<void> {
     say({ kind: "case", index, units, resident });
     const all = target.make(new Random(caseSeed(seed, index)));
     units += await stand.run(steps === undefined ? all : all.filter((_, i) => steps.includes(i)));
-    await footprint.restored(order.patience);
+    await footprint.restored();
     flatness.look();
   }
   const notes = stand.notes?.() ?? "";

@@ -8,9 +8,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import process from "node:process";
 import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
-
-/** How long something may take to go, in milliseconds. */
-const PATIENCE = 20_000;
+import { patience } from "./patience.ts";
 
 /** Files that are mapped because someone shares memory; V8's own come and go. */
 const SHARED = /memfd:|io_uring|userfaultfd|\/tmp\/|\/dev\/shm\//;
@@ -47,13 +45,13 @@ export class Footprint {
       this.#threads === other.#threads && this.#timers === other.#timers;
   }
 
-  /** Waits until it is again as it was, milliseconds at the most. */
-  async restored(patience: number = PATIENCE): Promise<void> {
+  /** Waits until it is again as it was. */
+  async restored(): Promise<void> {
     for (let deadline = 0, tries = 0;; tries++) {
       // The quick counts first; what has changed is looked up only for the message.
       const difference = this.#difference();
       if (difference === undefined) return;
-      if (deadline === 0) deadline = performance.now() + patience;
+      if (deadline === 0) deadline = performance.now() + patience.milliseconds;
       if (performance.now() > deadline) assert.fail(`something was left: ${difference}`);
       if (tries < 20) await turn();
       else await sleep(1);

@@ -67,7 +67,6 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
     },
     CHECK_DEVICE_STATE: async () => {
       const { transfer } = state;
-      state.transfer = undefined;
       try {
         if (transfer === undefined) throw new FieldError("state", "after SET_DEVICE_STATE_FD", "none before");
         await transfer.outcome;
@@ -75,6 +74,8 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
       } catch (error) {
         state.log("error", "CHECK_DEVICE_STATE: the device's state was not transferred", error);
         return 1n;
+      } finally {
+        state.transfer = undefined;
       }
     },
   };

@@ -6,7 +6,7 @@
 
 import { frontendMessages, protocolFeatures } from "../../../src/protocol/mod.ts";
 import type { Random } from "../../support/random.ts";
-import { anything, asking, type Manner, mutated, type Said, setUp } from "./messages.ts";
+import { anything, arrival, asking, type Manner, mutated, type Said, setUp } from "./messages.ts";
 import type { DescriptorName } from "./props.ts";
 import { recordings } from "./recordings.ts";
 import { answers, type Step } from "./steps.ts";
@@ -46,12 +46,16 @@ export function makeCase(
   const manner = random.pick(manners);
   // A page that has not come stops the thread that touches it, which here is the one of the front-end, too.
   const postcopy = random.int(0, 24) === 0;
-  const steps: Step[] = [{ do: "device", name: random.pick(devices) }];
+  const device = random.pick(devices);
+  const steps: Step[] = [{ do: "device", name: device }];
   const many = random.pick([1, 1, 2, 3]);
   for (let who = 0; who < many; who++) {
     if (random.int(0, 9) > 0) steps.push(negotiate(random, who, postcopy));
   }
-  const scripts = Array.from({ length: many }, () => script(random, manner, names));
+  const scripts = Array.from({ length: many }, () => [
+    ...postcopy && random.int(0, 3) > 0 ? arrival(random) : [],
+    ...script(random, manner, names, device === "custom"),
+  ]);
   const unread = scripts.map(() => 0);
   for (let left = scripts.map((_, who) => who); left.length > 0;) {
     const who = random.pick(left);
@@ -94,9 +98,10 @@ function script(
   random: Random,
   manner: (typeof manners)[number],
   names: readonly DescriptorName[],
+  gifted: boolean,
 ): Said[] {
   const [least, most] = manner.messages;
-  const said = Array.from({ length: random.int(least, most) }, () => anything(random, manner, names));
+  const said = Array.from({ length: random.int(least, most) }, () => anything(random, manner, names, gifted));
   switch (random.int(0, 2)) {
     case 0:
       return [...setUp(random), ...said];

@@ -53,6 +53,9 @@ export interface Manner {
   readonly strange: number;
 }
 
+const NOTHING = new Uint8Array(0);
+const CAREFUL: Manner = { fatal: 0, noise: 0, strange: 0 };
+
 /** A message as bytes. `size` is what the header says. */
 export function message(
   id: number,
@@ -113,7 +116,7 @@ function region(random: Random): Uint8Array {
 
 /** Something of a form, with numbers that are likely to go through. */
 const plausible: Readonly<Record<keyof PayloadTypes, (random: Random) => Uint8Array>> = {
-  none: () => new Uint8Array(0),
+  none: () => NOTHING,
   u64: (random) => u64(random.pick([0, 1, small(random), 0xff, 0x1_7000_0000n, 1500, odd64(random)])),
   vringState: (random) =>
     u32(small(random), random.pick([0, 1, 1, 1, 8, 64, 256, 65535, small(random), odd32(random)])),
@@ -214,18 +217,23 @@ function descriptors(
   return Array.from({ length: count }, () => random.pick(random.int(0, 9) === 0 ? all : usual));
 }
 
-/** A message. */
-export function anything(random: Random, manner: Manner, all: readonly DescriptorName[]): Said {
+/** A message; `gifted` for a device that takes them all. */
+export function anything(
+  random: Random,
+  manner: Manner,
+  all: readonly DescriptorName[],
+  gifted: boolean,
+): Said {
   let name = random.pick(random.int(0, 2) === 0 ? NAMES : LIKELY);
   const fatal = chance(random, manner.fatal);
   const careful = !fatal && UNFORGIVING.includes(name);
-  if (careful) name = random.pick(TAKEN);
+  if (careful) name = random.pick(gifted ? UNFORGIVING : TAKEN);
   const row = table[name];
   const payload = !careful && chance(random, manner.noise)
     ? random.bytes(random.int(0, 1) === 0 ? random.int(0, 64) : random.pick(SIZES))
     : plausible[row.payload](random);
-  if (careful) return { bytes: message(row.id, payload), fds: [] };
-  const fds = descriptors(random, name, payload, manner, all);
+  const fds = descriptors(random, name, payload, careful ? CAREFUL : manner, all);
+  if (careful) return { bytes: message(row.id, payload), fds };
   if (!fatal) return { bytes: message(row.id, payload), fds };
   switch (random.int(0, 5)) {
     case 0:
@@ -262,6 +270,21 @@ export function setUp(random: Random): Said[] {
       kick: random.int(0, 3) === 0 ? undefined : random.pick(EVENTS),
     }));
   }
+  return said;
+}
+
+/** What a postcopy migration begins with: memory of which no page is there. */
+export function arrival(random: Random): Said[] {
+  const said = [say("POSTCOPY_ADVISE", NOTHING), say("POSTCOPY_LISTEN", NOTHING)];
+  if (random.int(0, 1) === 0) {
+    said.push(shares(random.pick(MEMORIES)), say("SET_MEM_TABLE", new Uint8Array(8)));
+  } else {
+    said.push(
+      say("ADD_MEM_REG", concat(u64(0), u64(BASE, SHARED, BASE, 0)), [random.pick(MEMORIES)]),
+      say("ADD_MEM_REG", new Uint8Array(8)),
+    );
+  }
+  if (random.int(0, 1) === 0) said.push(say("POSTCOPY_END", NOTHING));
   return said;
 }
 

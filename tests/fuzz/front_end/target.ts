@@ -20,6 +20,7 @@ import { BlkDriver } from "../../../src/tools/blk_driver.ts";
 import { number64, u64 } from "../../session/wire.ts";
 import { onEnd, type Scope, tempDir } from "../../support/cleanup.ts";
 import { Random } from "../../support/random.ts";
+import { patience } from "../patience.ts";
 import type { Stand, Target } from "../target.ts";
 import { makeCase } from "./cases.ts";
 import { type Subject, subjects, workerSubjects } from "./devices.ts";
@@ -28,8 +29,6 @@ import { Peer } from "./peer.ts";
 import { descriptorNames, Props } from "./props.ts";
 import { describe, type Step } from "./steps.ts";
 
-/** How long a session may take to end, milliseconds. */
-const PATIENCE = 20_000;
 /** Turns that a message may take before its front-end goes on. */
 const TURNS = 200;
 
@@ -334,7 +333,7 @@ function negotiate(peer: Peer, booth: Booth, features: bigint, protocol: bigint)
 
 async function eventually(holds: () => boolean, text: () => string): Promise<void> {
   for (let deadline = 0, tries = 0; !holds(); tries++) {
-    if (deadline === 0) deadline = performance.now() + PATIENCE;
+    if (deadline === 0) deadline = performance.now() + patience.milliseconds;
     assert.ok(performance.now() < deadline, `a session does not end: ${text()}`);
     if (tries < TURNS) await turn();
     else await sleep(1);
