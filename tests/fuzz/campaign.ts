@@ -8,7 +8,7 @@
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import type { Scope } from "../support/cleanup.ts";
+import { type Scope, tempDir } from "../support/cleanup.ts";
 import { Child } from "../support/process.ts";
 import { Random } from "../support/random.ts";
 import type { Order, Report } from "./report.ts";
@@ -55,7 +55,11 @@ export async function run(
   const child = Child.start(scope, process.execPath, [
     ...["run", "--allow-all", "--no-check", "--v8-flags=--expose-gc"],
     ...[fileURLToPath(new URL("child.ts", import.meta.url)), JSON.stringify(order)],
-  ], { pipe: true, stubborn: true, env: { NO_COLOR: "1", RUST_BACKTRACE: "0", DENO_NO_UPDATE_CHECK: "1" } });
+  ], {
+    pipe: true,
+    stubborn: true,
+    env: { NO_COLOR: "1", RUST_BACKTRACE: "0", DENO_NO_UPDATE_CHECK: "1", TMPDIR: tempDir(scope) },
+  });
   let index = -1;
   let units = 0;
   let resident = 0;

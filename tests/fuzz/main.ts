@@ -24,15 +24,17 @@ const standard: Output = {
 
 /** A line about how far it is: over and over again on a terminal, every ten seconds elsewhere. */
 class ProgressLine {
+  /** How far it is, in words. */
+  text = "";
   readonly #began = performance.now();
   #last = -Infinity;
 
   show(target: Target, seed: number, standing: Standing): void {
     const terminal = process.stderr.isTTY;
     const now = performance.now();
+    const text = this.text = statement(target, seed, standing, now - this.#began);
     if (now - this.#last < (terminal ? 200 : 10_000)) return;
     this.#last = now;
-    const text = statement(target, seed, standing, now - this.#began);
     process.stderr.write(terminal ? `\r\x1b[K${text.slice(0, process.stderr.columns - 1)}` : `${text}\n`);
   }
 
@@ -53,11 +55,17 @@ export function statement(
     `${number(units / milliseconds * 1000)} ${unit}/s, ${number(resident / 2 ** 20)} MiB`;
 }
 
+/** The run that goes on. */
+let progress: ProgressLine | undefined;
+let stopped = false;
+
 /** Runs one target; returns whether all was well. */
 async function fuzz(scope: Scope, target: Target, order: Order, output: Output): Promise<boolean> {
-  const line = new ProgressLine();
+  const line = progress = new ProgressLine();
   const began = performance.now();
   const outcome = await run(scope, order, (standing) => line.show(target, order.seed, standing));
+  // It was ended with this program, which takes what is left with it.
+  if (stopped) return await new Promise<never>(() => {});
   line.clear();
   if (!("text" in outcome)) {
     output.out(`${statement(target, order.seed, outcome, performance.now() - began)}; all well`);
@@ -170,7 +178,15 @@ if (import.meta.main) {
   const ends: (() => void | Promise<void>)[] = [];
   const scope: Scope = { after: (fn) => void ends.push(fn) };
   onEnd(scope, () => {});
-  const code = await main(scope, process.argv.slice(2));
-  for (const end of ends) await end();
-  process.exit(code);
+  const end = async (code: number): Promise<never> => {
+    for (const each of ends) await each();
+    process.exit(code);
+  };
+  process.once("SIGINT", () => {
+    stopped = true;
+    progress?.clear();
+    if (progress !== undefined) standard.out(`${progress.text}; all well until it was stopped`);
+    void end(0);
+  });
+  await end(await main(scope, process.argv.slice(2)));
 }

@@ -34,9 +34,10 @@ const TURNS = 200;
 
 /** How long a first session lasts, milliseconds: where threads run the rings, until they are used to sleeping. */
 const WARM_UP = 20;
-const WARM_UP_OF_THREADS = 1000;
+const WARM_UP_OF_THREADS = 500;
 const ALL = 0xffff_ffff_ffff_ffffn;
-const PAGEFAULT = 1n << BigInt(protocolFeatures.PAGEFAULT);
+const PAGEFAULT = mask(protocolFeatures.PAGEFAULT);
+const IN_BAND = mask(protocolFeatures.INBAND_NOTIFICATIONS);
 /** What is accepted in any case: with it a session gets on. */
 const BASICS = mask(
   ...(["REPLY_ACK", "MQ", "STATUS", "CONFIGURE_MEM_SLOTS"] as const).map((name) => protocolFeatures[name]),
@@ -173,7 +174,9 @@ class Front implements Stand<Step> {
       const say = ({ bytes, fds }: Said): Step => ({ do: "say", who: 0, bytes, fds });
       const ask = [frontendMessages.GET_FEATURES, frontendMessages.GET_PROTOCOL_FEATURES];
       const questions = ask.map(({ id }) => say({ bytes: message(id, NOTHING), fds: [] }));
-      const start = { do: "negotiate", who: 0, features: ALL, protocol: ALL & ~PAGEFAULT } as const;
+      // With notifications in band, a ring without a kick would not be polled.
+      const protocol = ALL & ~PAGEFAULT & ~IN_BAND;
+      const start = { do: "negotiate", who: 0, features: ALL, protocol } as const;
       const polled = polledRings(4).map(say);
       for (const steps of [questions, [start, ...polled]]) {
         await front.run([{ do: "device", name }, ...steps, { do: "turn", turns: 1 }, {
