@@ -6,7 +6,9 @@ import type { FrontEnd } from "../../src/frontend/mod.ts";
 import { frameState, unframeState } from "../../src/backend/device_state.ts";
 import { mask, protocolFeatures } from "../../src/protocol/mod.ts";
 import { aWhile, bytesOf, eventually, LIMIT, Scene } from "../session/scene.ts";
+import { noteDescriptors } from "../session/descriptors.ts";
 import { onEnd, type Scope } from "../support/cleanup.ts";
+import { oddDescriptors } from "../support/odd_descriptors.ts";
 import { echoDevice } from "./echo.ts";
 
 const DEVICE_STATE = mask(protocolFeatures.DEVICE_STATE);
@@ -166,6 +168,20 @@ for (const who of ["front-end", "server"] as const) {
     assert.match(scene.log.problems[0], /the transfer was given up/);
   });
 }
+
+test("a descriptor that nobody can read or write is refused and closed", LIMIT, async (t) => {
+  const { frontEnd, scene } = await keeper(t);
+  const path = oddDescriptors(t)["a path"];
+  const unchanged = noteDescriptors();
+  for (const direction of [SAVE, LOAD]) {
+    const { value } = await frontEnd.request("SET_DEVICE_STATE_FD", direction, [path]);
+    assert.deepEqual(value, { error: 1, noDescriptor: true });
+    await scene.log.problem(/SET_DEVICE_STATE_FD: .* the descriptor is of no use: .*EBADF/);
+    assert.equal((await frontEnd.request("CHECK_DEVICE_STATE", undefined)).value, 1n);
+    await scene.log.problem(/after SET_DEVICE_STATE_FD/);
+  }
+  await unchanged();
+});
 
 test("a device without state does not offer it", LIMIT, async (t) => {
   const scene = await Scene.open(t, echoDevice());

@@ -47,22 +47,28 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
       return state.everywhere((host) => host.openInflight(inflight, fd));
     },
     SET_DEVICE_STATE_FD: ({ direction }, fds): DeviceStateReply => {
-      const keeper = state.behaviour.state;
-      const running = state.vrings.find((vring) => vring.started);
-      if (keeper === undefined || running !== undefined) {
-        const why = keeper === undefined ? "this device has none" : `ring ${running?.index} runs`;
-        state.log("warning", `SET_DEVICE_STATE_FD: the state cannot be transferred: ${why}`);
+      const refused = (why: string, error?: unknown): DeviceStateReply => {
+        state.log("warning", `SET_DEVICE_STATE_FD: the state cannot be transferred: ${why}`, error);
         return { error: 1, noDescriptor: true };
-      }
+      };
+      const keeper = state.behaviour.state;
+      if (keeper === undefined) return refused("this device has none");
+      const running = state.vrings.find((vring) => vring.started);
+      if (running !== undefined) return refused(`ring ${running.index} runs`);
       state.transfer?.cancel();
-      state.transfer = new StateTransfer(
-        direction === 0 ? "save" : "load",
-        fds.take() as number,
-        state.device.definition.type,
-        keeper,
-        state.reactor,
-        state.limits.state,
-      );
+      state.transfer = undefined;
+      try {
+        state.transfer = new StateTransfer(
+          direction === 0 ? "save" : "load",
+          fds.take() as number,
+          state.device.definition.type,
+          keeper,
+          state.reactor,
+          state.limits.state,
+        );
+      } catch (error) {
+        return refused("the descriptor is of no use", error);
+      }
       return { error: 0, noDescriptor: true };
     },
     CHECK_DEVICE_STATE: async () => {
