@@ -78,7 +78,7 @@ export class Region implements RegionPlace {
    * Maps a region. The descriptor may be closed afterwards.
    *
    * @param accessible false maps it without access until {@link serveFaults}
-   * @throws {MemoryError} when the file is shorter than the region says
+   * @throws {MemoryError} when it is no file, or one shorter than the region says
    * @throws {OsError} when it cannot be mapped
    */
   constructor(place: RegionPlace, fd: number, accessible?: boolean);
@@ -184,7 +184,13 @@ interface RegionHome {
 
 function mapFile(place: RegionPlace, fd: number, accessible: boolean): RegionHome {
   const status = fileStatus(fd);
-  if (status.kind === "file" && place.mmapOffset + place.size > status.size) {
+  // Only a file says how far it can be touched: /dev/zero, for one, can be mapped at any offset, and has nothing there.
+  if (status.kind !== "file") {
+    throw new MemoryError(
+      `region ${show(place)} must lie in a file, got a descriptor of kind ${status.kind}`,
+    );
+  }
+  if (place.mmapOffset + place.size > status.size) {
     throw new MemoryError(
       `region ${show(place)} ends at byte ${place.mmapOffset + place.size} of its file, ` +
         `which has ${status.size}; touching the rest would end the process`,

@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { close } from "../../ffi/fd.ts";
+import { openFile, OpenFlag } from "../../ffi/file.ts";
 import type { FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
 import type { MemoryRegion, VringAddress } from "../../src/protocol/mod.ts";
+import { onEnd } from "../support/cleanup.ts";
 import { oddDescriptors } from "../support/odd_descriptors.ts";
 import { noteDescriptors } from "./descriptors.ts";
 import { sectorSurvives } from "./requests.ts";
-import { LIMIT, Scene } from "./scene.ts";
+import { LIMIT, Scene, verify } from "./scene.ts";
 import { stage } from "./stage.ts";
 
 const GUEST = 0x8000_0000n;
@@ -94,6 +97,22 @@ for (const [what, regions, said] of tables) {
     }
   });
 }
+
+test("memory is in files: what does not say how large it is cannot be touched safely", LIMIT, async (t) => {
+  const { scene, frontEnd } = await stage(t);
+  const driver = await scene.driver();
+  const zeros = openFile("/dev/zero", OpenFlag.READ_WRITE);
+  onEnd(t, () => close(zeros));
+  const { "a directory": folder, "an event": event } = oddDescriptors(t);
+  for (const [fd, kind] of [[zeros, "character device"], [folder, "directory"], [event, "other"]] as const) {
+    for (const mmapOffset of [0n, 0x1_0000n]) {
+      // At an offset, /dev/zero is mapped as well, and touching it ends the process.
+      await assert.rejects(frontEnd.request("ADD_MEM_REG", region({ mmapOffset }), [fd]));
+      await scene.log.problem(new RegExp(`must lie in a file, got a descriptor of kind ${kind}$`));
+    }
+  }
+  await verify(driver, 1);
+});
 
 test("a new region may not overlap one that is there, in either address space", LIMIT, async (t) => {
   const fd = oddDescriptors(t)["a memory file"];

@@ -377,6 +377,6 @@ export const hostileFrontEndOfWorkers: Target<Step> = target(
   "front-end-workers",
   "The same where rings run in worker threads.",
   workerSubjects,
-  300,
+  450,
   40_000,
 );
