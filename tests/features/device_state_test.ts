@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { pipe } from "../../ffi/pipe.ts";
 import { close, readBytes, setNonblocking, writeBytes } from "../../ffi/fd.ts";
+import { openFile, OpenFlag } from "../../ffi/file.ts";
 import type { FrontEnd } from "../../src/frontend/mod.ts";
 import { frameState, unframeState } from "../../src/backend/device_state.ts";
 import { mask, protocolFeatures } from "../../src/protocol/mod.ts";
@@ -169,19 +170,28 @@ for (const who of ["front-end", "server"] as const) {
   });
 }
 
-test("a descriptor that nobody can read or write is refused and closed", LIMIT, async (t) => {
-  const { frontEnd, scene } = await keeper(t);
-  const path = oddDescriptors(t)["a path"];
-  const unchanged = noteDescriptors();
-  for (const direction of [SAVE, LOAD]) {
-    const { value } = await frontEnd.request("SET_DEVICE_STATE_FD", direction, [path]);
-    assert.deepEqual(value, { error: 1, noDescriptor: true });
-    await scene.log.problem(/SET_DEVICE_STATE_FD: .* the descriptor is of no use: .*EBADF/);
-    assert.equal((await frontEnd.request("CHECK_DEVICE_STATE", undefined)).value, 1n);
-    await scene.log.problem(/after SET_DEVICE_STATE_FD/);
-  }
-  await unchanged();
-});
+test(
+  "a state comes and goes by a pipe or a socket; anything else is refused and closed",
+  LIMIT,
+  async (t) => {
+    const { frontEnd, scene } = await keeper(t);
+    const odd = oddDescriptors(t);
+    // As long as anybody reads.
+    const zeros = openFile("/dev/zero", OpenFlag.READ_WRITE);
+    onEnd(t, () => close(zeros));
+    const unchanged = noteDescriptors();
+    for (const fd of [odd["a path"], odd["a regular file"], odd["an event"], zeros]) {
+      for (const direction of [SAVE, LOAD]) {
+        const { value } = await frontEnd.request("SET_DEVICE_STATE_FD", direction, [fd]);
+        assert.deepEqual(value, { error: 1, noDescriptor: true });
+        await scene.log.problem(/SET_DEVICE_STATE_FD: .*: descriptor must be a pipe or a socket, got a /);
+        assert.equal((await frontEnd.request("CHECK_DEVICE_STATE", undefined)).value, 1n);
+        await scene.log.problem(/after SET_DEVICE_STATE_FD/);
+      }
+    }
+    await unchanged();
+  },
+);
 
 test("a device without state does not offer it", LIMIT, async (t) => {
   const scene = await Scene.open(t, echoDevice());
