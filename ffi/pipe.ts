@@ -6,12 +6,15 @@
 
 import { libc } from "./deno.ts";
 import { EpollEvent } from "./epoll.ts";
-import { close, readBytes, setNonblocking, writeBytes } from "./fd.ts";
+import { close, fileStatus, readBytes, setNonblocking, writeBytes } from "./fd.ts";
 import { Native } from "./native.ts";
 import { check } from "./os_error.ts";
 import type { Reactor } from "./reactor.ts";
 
 const O_CLOEXEC = 0o2000000;
+/** Bytes that are read at once, and how often before others have their turn. */
+const PIECE = 4096;
+const BURST = 64;
 
 /**
  * The two ends of a new pipe: to read from, to write to. The caller owns both.
@@ -31,11 +34,24 @@ export class PipeEnd {
   #fail: ((reason: Error) => void) | undefined;
   #closed: Error | undefined;
 
-  /** Takes a descriptor over. */
+  /**
+   * Takes a descriptor over.
+   *
+   * @throws {RangeError} for anything but a pipe and a socket; it is closed then
+   */
   constructor(fd: number, reactor: Reactor) {
     this.#fd = fd;
     this.#reactor = reactor;
-    setNonblocking(fd);
+    try {
+      const { kind } = fileStatus(fd);
+      if (kind !== "pipe" && kind !== "socket") {
+        throw new RangeError(`descriptor must be a pipe or a socket, got a ${kind}`);
+      }
+      setNonblocking(fd);
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
   }
 
   /**
@@ -47,9 +63,13 @@ export class PipeEnd {
   async readToEnd(limit: number): Promise<Uint8Array<ArrayBuffer>> {
     const pieces: Uint8Array[] = [];
     let length = 0;
+    let paused = 0;
     while (length <= limit) {
-      const piece = this.#closed === undefined ? readBytes(this.#fd) : null;
+      // A writer that is as fast as we are must not keep everyone else waiting.
+      const pause = pieces.length >= paused + BURST;
+      const piece = this.#closed === undefined && !pause ? readBytes(this.#fd, PIECE, false) : null;
       if (piece === null) {
+        paused = pieces.length;
         await this.#ready(EpollEvent.IN);
         continue;
       }
@@ -73,7 +93,7 @@ export class PipeEnd {
    */
   async writeAll(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length;) {
-      const written = this.#closed === undefined ? writeBytes(this.#fd, bytes.subarray(at)) : null;
+      const written = this.#closed === undefined ? writeBytes(this.#fd, bytes.subarray(at), false) : null;
       if (written === null) await this.#ready(EpollEvent.OUT);
       else at += written;
     }

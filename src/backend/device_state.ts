@@ -97,6 +97,7 @@ export class StateTransfer {
    * Takes over a descriptor: the end of a pipe, or a socket.
    *
    * @param most bytes that are loaded
+   * @throws {RangeError} when it is something else; it is closed then
    */
   constructor(
     direction: "save" | "load",

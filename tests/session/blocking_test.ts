@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { close, duplicate, setBlocking, writeBytes } from "../../ffi/fd.ts";
 import { mask, protocolFeatures } from "../../src/protocol/mod.ts";
 import { echoDevice } from "../features/echo.ts";
-import { pipe } from "../features/pipe.ts";
+import { pipe } from "../../ffi/pipe.ts";
 import { onEnd } from "../support/cleanup.ts";
 import { Child } from "../support/process.ts";
 
