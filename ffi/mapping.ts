@@ -8,6 +8,7 @@ import { bufferAt, errno, libc } from "./deno.ts";
 import { check, OsError } from "./os_error.ts";
 import { close } from "./fd.ts";
 import { Native } from "./native.ts";
+import { watchMapping } from "./sigbus.ts";
 
 const PROT_NONE = 0;
 const PROT_READ = 1;
@@ -29,6 +30,13 @@ export interface MappedMemory {
   readonly address: bigint;
   /** Bytes. */
   readonly byteLength: number;
+  /**
+   * Survives what a peer does to the file: when it is too short for an access, the memory is replaced by zeros and `onLost`
+   * is called, once.
+   *
+   * @throws {OsError}
+   */
+  watch(onLost: () => void): void;
   /** Lets go of it: every view that anyone kept has length 0 from here on. */
   unmap(): void;
 }
@@ -42,6 +50,7 @@ export class Mapping implements MappedMemory {
   /** Bytes mapped. */
   readonly byteLength: number;
   #mapped = true;
+  #unwatch: (() => void) | undefined;
 
   /**
    * @param fd the file; may be closed afterwards, the mapping stays
@@ -67,6 +76,10 @@ export class Mapping implements MappedMemory {
     this.buffer = bufferAt(this.address, byteLength);
   }
 
+  watch(onLost: () => void): void {
+    if (this.#mapped) this.#unwatch ??= watchMapping(this.address, this.byteLength, onLost);
+  }
+
   /**
    * Unmaps. The buffer is detached first: every view that anyone kept has length 0 from here on, and a
    * late access reads `undefined` instead of ending the process with SIGSEGV.
@@ -75,6 +88,7 @@ export class Mapping implements MappedMemory {
     if (!this.#mapped) return;
     this.#mapped = false;
     this.buffer.transfer(0);
+    this.#unwatch?.();
     libc.munmap(this.address, BigInt(this.byteLength));
   }
 }
@@ -97,6 +111,9 @@ export class MappingView implements MappedMemory {
     this.buffer = bufferAt(address, byteLength);
     this.#onRelease = onRelease;
   }
+
+  /** Whoever has mapped it watches. */
+  watch(): void {}
 
   unmap(): void {
     if (!this.#held) return;
@@ -136,6 +153,7 @@ export class Collage {
   readonly buffer: ArrayBuffer;
   readonly #address: bigint;
   readonly #byteLength: number;
+  #unwatch: (() => void) | undefined;
 
   /**
    * Puts pages in a row.
@@ -164,10 +182,20 @@ export class Collage {
     this.buffer = bufferAt(this.#address, this.#byteLength);
   }
 
+  /**
+   * {@link Mapping.watch}.
+   *
+   * @throws {OsError}
+   */
+  watch(onLost: () => void): void {
+    this.#unwatch ??= watchMapping(this.#address, this.#byteLength, onLost);
+  }
+
   /** Unmaps; views of the buffer become empty first. */
   unmap(): void {
     if (this.buffer.byteLength === 0) return;
     this.buffer.transfer(0);
+    this.#unwatch?.();
     libc.munmap(this.#address, BigInt(this.#byteLength));
   }
 }

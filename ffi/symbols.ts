@@ -53,6 +53,7 @@ export const symbols = {
   readv: { parameters: ["i32", "u64", "i32"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "u64", "u32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
+  sigaction: { parameters: ["i32", "u64", "u64"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   socketpair: { parameters: ["i32", "i32", "i32", "u64"], result: "i32" },
   statx: { parameters: ["i32", "u64", "i32", "u32", "u64"], result: "i32" },

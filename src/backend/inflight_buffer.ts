@@ -54,9 +54,10 @@ export class InflightBuffer {
    *
    * @param fd stays the caller's
    * @param most bytes
+   * @param onLost called when the front-end makes the file too short
    * @throws {FieldError} when it is too small, or exceeds its file
    */
-  constructor(inflight: Inflight, packed: boolean, fd: number, most: number) {
+  constructor(inflight: Inflight, packed: boolean, fd: number, most: number, onLost: () => void) {
     const { mmapSize, mmapOffset, numQueues, queueSize } = inflight;
     const needed = BigInt(inflightRegionSize(packed, queueSize) * numQueues);
     if (mmapSize < needed) {
@@ -66,7 +67,7 @@ export class InflightBuffer {
     this.#stride = Number(mmapSize / BigInt(numQueues) / 64n) * 64;
     this.#packed = packed;
     if (mmapOffset % 8n !== 0n) throw new FieldError("mmap offset", "a multiple of 8", mmapOffset);
-    const { mapping, start } = mapRange(fd, mmapOffset, mmapSize, most, "inflight");
+    const { mapping, start } = mapRange(fd, mmapOffset, mmapSize, most, "inflight", onLost);
     this.#mapping = mapping;
     this.#start = start;
     this.#numQueues = numQueues;

@@ -12,9 +12,10 @@ import { FieldError } from "../protocol/error.ts";
 import type { LimitName } from "./limits.ts";
 
 /**
- * Maps part of a file, from any offset.
+ * Maps part of a file of the front-end, from any offset.
  *
  * @param most bytes, by the limit of this name
+ * @param onLost called when the file has become too short for an access
  */
 export function mapRange(
   fd: number,
@@ -22,6 +23,7 @@ export function mapRange(
   size: bigint,
   most: number,
   limit: LimitName,
+  onLost: () => void,
 ): { mapping: Mapping; start: number } {
   if (size <= 0n || size > BigInt(most)) {
     throw new FieldError("size", `1 to ${most} bytes (limit ${limit})`, size);
@@ -33,7 +35,14 @@ export function mapRange(
   const page = Math.max(4096, status.blockSize);
   const start = Number(offset) % page;
   const length = Math.ceil((start + Number(size)) / page) * page;
-  return { mapping: new Mapping(fd, length, Number(offset) - start), start };
+  const mapping = new Mapping(fd, length, Number(offset) - start);
+  try {
+    mapping.watch(onLost);
+  } catch (error) {
+    mapping.unmap();
+    throw error;
+  }
+  return { mapping, start };
 }
 
 /** The shared log and the event that tells of it. */
@@ -48,9 +57,10 @@ export class MigrationLog {
    *
    * @param fd stays the caller's
    * @param most bytes
+   * @param onLost called when the front-end makes the file too short
    */
-  open(fd: number, offset: bigint, size: bigint, most: number): void {
-    const { mapping, start } = mapRange(fd, offset, size, most, "log");
+  open(fd: number, offset: bigint, size: bigint, most: number, onLost: () => void): void {
+    const { mapping, start } = mapRange(fd, offset, size, most, "log", onLost);
     this.#mapping?.unmap();
     this.#mapping = mapping;
     this.log = new DirtyLog(new Uint8Array(mapping.buffer, start, Number(size)));

@@ -7,6 +7,7 @@
 import type { Reactor } from "../../ffi/reactor.ts";
 import { GuestMemory } from "../memory/guest_memory.ts";
 import { Iotlb, type IotlbEntry, IotlbMiss } from "../memory/iotlb.ts";
+import { MemoryError } from "../memory/region.ts";
 import { Segments } from "../memory/segments.ts";
 import {
   has,
@@ -73,19 +74,29 @@ export interface RingPosition {
 }
 
 /** What happens, for the session. */
-export type RingEvents = Pick<
-  VringContext,
-  "onRequestError" | "onRunning" | "onRewound" | "onMiss" | "notifyInBand" | "onBroken"
->;
+export interface RingEvents extends
+  Pick<
+    VringContext,
+    "onRequestError" | "onRunning" | "onRewound" | "onMiss" | "notifyInBand" | "onBroken"
+  > {
+  /** Memory that the front-end shares has gone. There are zeros in its place; nothing that was read of it counts. */
+  onMemoryLost(error: Error): void;
+}
 
 /**
  * A ring's part in pages that do not follow each other, as Linux allocates rings behind an IOMMU. What the ring itself
  * writes there cannot be logged as one range, so it counts as outside the log.
  */
-function scattered(segments: Segments): VringPart | undefined {
+function scattered(segments: Segments, onLost: () => void): VringPart | undefined {
   const joined = segments.collage();
   if (joined === undefined) return undefined;
   const { collage, offset } = joined;
+  try {
+    collage.watch(onLost);
+  } catch (error) {
+    collage.unmap();
+    throw error;
+  }
   const region = { buffer: collage.buffer, bufferOffset: 0, guestAddress: Number.MAX_SAFE_INTEGER };
   return { region, offset, collage };
 }
@@ -102,6 +113,7 @@ export class RingHost implements RingHosting {
   readonly vrings: readonly Vring[];
   readonly #limits: Limits;
   readonly #migrationLog = new MigrationLog();
+  readonly #onLost: (error: Error) => void;
   #features = 0n;
   #protocol = 0n;
   #inflight: InflightBuffer | undefined;
@@ -119,6 +131,8 @@ export class RingHost implements RingHosting {
     this.#limits = limits;
     this.memory = new GuestMemory(limits.regions);
     this.account = new MemoryAccount(limits.memory);
+    this.#onLost = (error) => events.onMemoryLost(error);
+    this.memory.onLost = this.#onLost;
     const context: VringContext = {
       ...events,
       onFinishing: (index) => behaviour.finishing?.(index),
@@ -186,7 +200,7 @@ export class RingHost implements RingHosting {
 
   openLog(fd: number, offset: bigint, size: bigint): void {
     this.account.check("dirty log", Number(size));
-    this.#migrationLog.open(fd, offset, size, this.#limits.log);
+    this.#migrationLog.open(fd, offset, size, this.#limits.log, () => this.#lost("the dirty log"));
     this.account.set("dirty log", Number(size));
     this.#setLogs();
   }
@@ -198,7 +212,9 @@ export class RingHost implements RingHosting {
   openInflight(inflight: Inflight, fd: number): void {
     const bytes = Number(inflight.mmapSize);
     this.account.check("in-flight buffer", bytes);
-    const buffer = new InflightBuffer(inflight, this.accepted("RING_PACKED"), fd, this.#limits.inflight);
+    const packed = this.accepted("RING_PACKED");
+    const onLost = (): void => this.#lost("the in-flight buffer");
+    const buffer = new InflightBuffer(inflight, packed, fd, this.#limits.inflight, onLost);
     this.account.set("in-flight buffer", bytes);
     this.#inflight?.close();
     this.#inflight = buffer;
@@ -283,6 +299,12 @@ export class RingHost implements RingHosting {
     this.behaviour.disconnected?.();
   }
 
+  #lost(what: string): void {
+    this.#onLost(
+      new MemoryError(`${what}: the file has become shorter, or there is no memory for its pages (SIGBUS)`),
+    );
+  }
+
   #setLogs(): void {
     for (const vring of this.vrings) vring.setLog();
   }
@@ -318,7 +340,7 @@ export class RingHost implements RingHosting {
     const iommu = this.#iommu();
     if (iommu !== undefined) {
       if (!iommu.resolve(segments, at, length, access)) return undefined;
-      return segments.contiguous() ?? scattered(segments);
+      return segments.contiguous() ?? scattered(segments, () => this.#lost("pages of a ring"));
     }
     if (this.negotiated("GPA_ADDRESSES")) {
       return this.memory.append(segments, at, length) ? segments.contiguous() : undefined;

@@ -73,6 +73,7 @@ export class Session {
       onHangUp: () => state.transfer?.cancel(),
       onEnd: (error) => this.#end(error),
     });
+    state.onFatal = (error) => this.#responder.end(error);
     for (const { opened } of state.remoteHosts) opened.catch((error) => this.#responder.end(error));
     if (taken === undefined) return;
     this.#resting = this.#rest();

@@ -123,6 +123,8 @@ export class SessionState {
   readonly offered: bigint;
   /** Protocol features offered; constant for the session. */
   readonly offeredProtocol: bigint;
+  /** Called when there can be no going on. */
+  onFatal: (error: unknown) => void = () => {};
   /** The device status. */
   status = 0n;
   /** The last transfer of the device's state. */
@@ -182,6 +184,7 @@ export class SessionState {
       onRewound: () => this.#onRewound(),
       onRequestError: (index, error) => this.log("warning", `a request on ring ${index} failed`, error),
       onBroken: (index, error) => this.#onBroken(index, error),
+      onMemoryLost: (error) => this.onFatal(error),
     };
     const indices = this.behaviour.queues.map((_, index) => index).slice(0, limits.rings);
     this.host = new RingHost(this.behaviour, threads === undefined ? indices : [], reactor, events, limits);

@@ -47,6 +47,8 @@ export interface RegionSource extends RegionPlace {
 export class GuestMemory implements AddressSpace {
   /** The most regions that {@link add} accepts. */
   readonly maxRegions: number;
+  /** Called when a region is lost, of those that were mapped after this was set. */
+  onLost: (error: MemoryError) => void = () => {};
   #regions: readonly Region[] = [];
   #last: Region | undefined;
   // The window: a part of a region that lies within 2 GiB of one upper half of addresses. Without one its size is negative.
@@ -80,7 +82,7 @@ export class GuestMemory implements AddressSpace {
     try {
       for (const source of sources) {
         const same = this.#regions.find((region) => !kept.has(region) && region.equals(source, source.fd));
-        if (same === undefined) fresh.push(new Region(source, source.fd, source.accessible));
+        if (same === undefined) fresh.push(this.#map(source));
         else kept.add(same);
       }
     } catch (error) {
@@ -88,6 +90,17 @@ export class GuestMemory implements AddressSpace {
       throw error;
     }
     return this.adopt([...kept, ...fresh]);
+  }
+
+  #map(source: RegionSource): Region {
+    const region = new Region(source, source.fd, source.accessible);
+    try {
+      region.watch((error) => this.onLost(error));
+    } catch (error) {
+      region.retire();
+      throw error;
+    }
+    return region;
   }
 
   /** Replaces the whole table by regions that are mapped already. Returns whether anything has changed. */
@@ -110,7 +123,7 @@ export class GuestMemory implements AddressSpace {
       throw new MemoryError(`at most ${this.maxRegions} regions`);
     }
     checkDisjoint([...this.#regions, source], this.#regions.length);
-    const region = new Region(source, source.fd, source.accessible);
+    const region = this.#map(source);
     this.#set([...this.#regions, region]);
     return region;
   }

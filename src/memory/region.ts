@@ -151,6 +151,24 @@ export class Region implements RegionPlace {
     this.#accessible = true;
   }
 
+  /**
+   * Survives what the front-end does to the file: when it is too short for an access, all of the region is replaced by zeros
+   * and `onLost` is called, once.
+   *
+   * @throws {OsError}
+   */
+  watch(onLost: (error: MemoryError) => void): void {
+    this.#mapping.watch(() =>
+      onLost(
+        new MemoryError(
+          `region ${
+            show(this)
+          } was lost (SIGBUS): its file has become shorter, or there is no memory for its pages`,
+        ),
+      )
+    );
+  }
+
   /** The thread that has mapped it has opened it ({@link serveFaults}). */
   opened(): void {
     this.#accessible = true;

@@ -141,6 +141,8 @@ test("a region that is not there cannot be taken away", LIMIT, async (t) => {
     );
   }
   assert.equal(await sectorSurvives(queue, memory, 1), true);
+  // As long as there is a region, it is watched over by a descriptor of our own.
+  await frontEnd.shareMemory(scene.memory(4096, 0x2000_0000));
   // The offset does not count, and a descriptor with it is tolerated and closed.
   const unchanged = noteDescriptors();
   await frontEnd.request("REM_MEM_REG", { ...there, mmapOffset: 12345n }, [memory.fd]);

@@ -115,6 +115,7 @@ export class HostedSession {
         tell(ring, { event: "broken", error: packError(error), id });
         await outcome;
       },
+      onMemoryLost: (error) => tell(-1, { event: "memory lost", error: packError(error) }),
       onRunning: () => tell(-1, { event: "running" }),
       onRewound: () => tell(-1, { event: "rewound" }),
       notifyInBand: (ring, message) => tell(ring, { event: "notify", message }),

@@ -98,7 +98,7 @@ export type FromThread =
 export type RingEvent =
   & { readonly kind: "event"; readonly session: number; readonly ring: number }
   & (
-    | { readonly event: "request failed"; readonly error: ErrorText }
+    | { readonly event: "request failed" | "memory lost"; readonly error: ErrorText }
     /** Answered when the device status says so. */
     | { readonly event: "broken"; readonly error: ErrorText; readonly id: number }
     | { readonly event: "running" | "rewound" }

@@ -322,6 +322,8 @@ export class RemoteHost implements RingHosting, SessionInbox {
       case "broken":
         void this.#events.onBroken(ring, unpackError(event.error));
         return this.#thread.post({ kind: "answer", session: this.#session, id: event.id, outcome: {} });
+      case "memory lost":
+        return this.#events.onMemoryLost(unpackError(event.error));
       case "running":
         return this.#events.onRunning();
       case "rewound":
