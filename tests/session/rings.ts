@@ -120,6 +120,13 @@ export class Ring {
     await this.enable();
   }
 
+  /** Empties a ring that is stopped. */
+  reset(): void {
+    this.#offered = this.#start;
+    view(this.available).setUint16(2, this.#start, true);
+    view(this.used).setUint16(2, this.#start, true);
+  }
+
   /** Writes a descriptor into the ring's table, or into another. */
   describe(
     at: number,

@@ -60,9 +60,10 @@ export class I2cRequests implements QueueOwner {
         this.#wait(this.#chains.length > 0);
         return false;
       }
-      const segment = this.#segmentOf(chain);
-      const goesOn = chain.readable.byteLength >= HEADER_SIZE &&
-        (chain.readable.getUint32(4) & I2cFlag.FAIL_NEXT) !== 0;
+      // Read once: the guest may change them.
+      const flags = chain.readable.byteLength >= HEADER_SIZE ? chain.readable.getUint32(4) : 0;
+      const segment = this.#segmentOf(chain, flags);
+      const goesOn = (flags & I2cFlag.FAIL_NEXT) !== 0;
       this.#open = goesOn;
       this.#chains.push(chain);
       if (segment !== undefined) {
@@ -88,10 +89,9 @@ export class I2cRequests implements QueueOwner {
   }
 
   /** What a request asks for; nothing when it is malformed. */
-  #segmentOf({ readable, writable }: Chain): I2cSegment | undefined {
+  #segmentOf({ readable, writable }: Chain, flags: number): I2cSegment | undefined {
     if (readable.byteLength < HEADER_SIZE || writable.byteLength < 1) return undefined;
     const address = decodeAddress(readable.getUint16(0));
-    const flags = readable.getUint32(4);
     const reads = (flags & I2cFlag.M_RD) !== 0;
     const written = readable.byteLength - HEADER_SIZE;
     const room = writable.byteLength - 1;

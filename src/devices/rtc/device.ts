@@ -96,11 +96,12 @@ class RtcRequests {
     const { readable, writable } = chain;
     const response = new Uint8Array(this.#response.buffer);
     response.fill(0);
-    const type = readable.byteLength >= 2 ? readable.getUint16(0) : -1;
+    // Copied once: the guest may change it.
+    const length = readable.copyTo(new Uint8Array(this.#request.buffer));
+    const type = length >= 2 ? this.#request.getUint16(0, true) : -1;
     const [request, answer] = SIZES[type] ?? [HEAD, HEAD];
     let status: number = RtcStatus.EINVAL;
-    if (readable.byteLength >= request && writable.byteLength >= answer) {
-      readable.copyTo(new Uint8Array(this.#request.buffer, 0, request));
+    if (length >= request && writable.byteLength >= answer) {
       try {
         status = this.#carryOut(type);
       } catch (error) {

@@ -24,31 +24,34 @@ const XRUNS = 1 << PcmFeature.EVT_XRUNS;
 
 /** Answers a control request. */
 export function control(chain: Chain, streams: readonly PcmStream[]): void {
-  const { readable, writable } = chain;
+  const { writable } = chain;
   if (writable.byteLength < 4) {
     throw new RangeError(`a control request needs 4 bytes for its answer, got ${writable.byteLength}`);
   }
-  const status = readable.byteLength < 4 ? BAD_MSG : handle(chain, streams, readable.getUint32(0));
+  // Copied once, as much as the longest request has: the guest may change it.
+  const bytes = chain.read(setParams.size);
+  const status = bytes.length < 4 ? BAD_MSG : handle(chain, streams, new DataView(bytes.buffer));
   writable.setUint32(0, status);
   if (status !== OK || chain.written === 0) chain.written = 4;
 }
 
-function handle(chain: Chain, streams: readonly PcmStream[], code: number): number {
+function handle(chain: Chain, streams: readonly PcmStream[], request: DataView<ArrayBuffer>): number {
+  const code = request.getUint32(0, true);
   switch (code) {
     case SoundRequest.JACK_INFO:
-      return list(chain, [], 24);
+      return list(chain, request, [], 24);
     case SoundRequest.PCM_INFO:
-      return list(chain, streams.map(infoOf), pcmInfo.size);
+      return list(chain, request, streams.map(infoOf), pcmInfo.size);
     case SoundRequest.CHMAP_INFO:
-      return list(chain, streams.map(mapOf), channelMap.size);
+      return list(chain, request, streams.map(mapOf), channelMap.size);
     case SoundRequest.PCM_SET_PARAMS:
     case SoundRequest.PCM_PREPARE:
     case SoundRequest.PCM_RELEASE:
     case SoundRequest.PCM_START:
     case SoundRequest.PCM_STOP: {
-      if (chain.readable.byteLength < PCM_REQUEST_SIZE) return BAD_MSG;
-      const stream = streams[chain.readable.getUint32(4)];
-      return stream === undefined ? BAD_MSG : command(chain, stream, code);
+      if (request.byteLength < PCM_REQUEST_SIZE) return BAD_MSG;
+      const stream = streams[request.getUint32(4, true)];
+      return stream === undefined ? BAD_MSG : command(request, stream, code);
     }
     default:
       return NOT_SUPP;
@@ -56,10 +59,10 @@ function handle(chain: Chain, streams: readonly PcmStream[], code: number): numb
 }
 
 /** Answers with what is known of some of the items, each in as many bytes as the driver wants. */
-function list(chain: Chain, items: readonly Uint8Array[], least: number): number {
-  const { readable, writable } = chain;
-  if (readable.byteLength < QUERY_SIZE) return BAD_MSG;
-  const [first, count, size] = [4, 8, 12].map((at) => readable.getUint32(at));
+function list(chain: Chain, request: DataView, items: readonly Uint8Array[], least: number): number {
+  const { writable } = chain;
+  if (request.byteLength < QUERY_SIZE) return BAD_MSG;
+  const [first, count, size] = [4, 8, 12].map((at) => request.getUint32(at, true));
   if (size < least || first + count > items.length) return BAD_MSG;
   if (4 + count * size > writable.byteLength) return BAD_MSG;
   writable.clearBytes(4, count * size);
@@ -101,11 +104,11 @@ function mapOf({ endpoint }: PcmStream): Uint8Array {
   });
 }
 
-function command(chain: Chain, stream: PcmStream, code: number): number {
+function command(request: DataView<ArrayBuffer>, stream: PcmStream, code: number): number {
   const answer = (fits: boolean): number => fits ? OK : BAD_MSG;
   switch (code) {
     case SoundRequest.PCM_SET_PARAMS:
-      return parameters(chain, stream);
+      return parameters(request, stream);
     case SoundRequest.PCM_PREPARE:
       return answer(stream.prepare());
     case SoundRequest.PCM_START:
@@ -117,10 +120,10 @@ function command(chain: Chain, stream: PcmStream, code: number): number {
   }
 }
 
-function parameters(chain: Chain, stream: PcmStream): number {
-  if (chain.readable.byteLength < setParams.size) return BAD_MSG;
+function parameters(request: DataView<ArrayBuffer>, stream: PcmStream): number {
+  if (request.byteLength < setParams.size) return BAD_MSG;
   const { bufferBytes, periodBytes, features, channels, format, rate } = setParams.decode(
-    chain.read(setParams.size),
+    new Uint8Array(request.buffer),
   );
   const { formats, rates, channelsMin, channelsMax } = stream.endpoint.range;
   const name = (Object.keys(PcmFormat) as PcmFormatName[]).find((each) => PcmFormat[each] === format);
