@@ -6,10 +6,14 @@
 
 import { hostileFrontEnd, hostileFrontEndOfWorkers } from "./front_end/target.ts";
 import { hostileGuests } from "./guest/target.ts";
+import { changingMemory } from "./race/target.ts";
 import type { Target } from "./target.ts";
 
 /** All targets. Add with `as Target`: what a step is, only the target knows. */
-export const targets: readonly Target[] = [hostileFrontEnd as Target, hostileFrontEndOfWorkers as Target,
+export const targets: readonly Target[] = [
+  hostileFrontEnd as Target,
+  hostileFrontEndOfWorkers as Target,
+  changingMemory as Target,
   ...hostileGuests as readonly Target[],
 ];
 

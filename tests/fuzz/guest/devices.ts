@@ -278,11 +278,11 @@ const vsock: Subject = {
 function echo(): ConsoleEnd {
   let link: PortLink;
   return {
-    attach(port) {
+    attach(port): void {
       link = port;
       port.connected(true);
     },
-    output(data, from) {
+    output(data, from): number {
       const bytes = new Uint8Array(data.byteLength - from);
       data.copyTo(bytes, from);
       link.input(bytes);

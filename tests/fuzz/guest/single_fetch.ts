@@ -22,7 +22,7 @@ export class SingleFetch {
     const prototype = Segments.prototype as unknown as Record<string, (...args: unknown[]) => unknown>;
     const { clear } = prototype;
     const read = this.#read;
-    prototype.clear = function (this: Segments) {
+    prototype.clear = function (this: Segments): void {
       read.delete(this);
       clear.call(this);
     };
@@ -30,7 +30,7 @@ export class SingleFetch {
       const original = prototype[name];
       const note = (segments: Segments, from: number, to: number): void => this.#note(segments, from, to);
       const nested = (by: number): number => this.#depth += by;
-      prototype[name] = function (this: Segments, ...args: unknown[]) {
+      prototype[name] = function (this: Segments, ...args: unknown[]): unknown {
         const outermost = nested(1) === 1;
         try {
           const result = original.apply(this, args);

@@ -170,7 +170,7 @@ function target(subject: Subject): Target<Step> {
     cases,
     least,
     make: (random) => Array.from({ length: random.int(1, 40) }, () => makeStep(random, subject)),
-    async open(scope) {
+    async open(scope): Promise<GuestStand> {
       const scenes: Scene[] = [];
       for (let i = 0; i < 2; i++) {
         const device = subject.make();
