@@ -8,6 +8,7 @@
 import assert from "node:assert/strict";
 import { writeSync } from "node:fs";
 import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { onEnd, type Scope } from "../support/cleanup.ts";
 import { Random } from "../support/random.ts";
 import { Footprint, memory } from "./footprint.ts";
@@ -19,6 +20,8 @@ import { targetOf } from "./targets.ts";
 /** How often memory is looked at, milliseconds; and how often until it is known what a run needs. */
 const LOOK_EVERY = 2000;
 const WARM_UP = 3;
+/** How long something may go wrong after the last case, milliseconds. */
+const AFTERMATH = 50;
 /** What scripts, and the process, may need more than after the warm-up, bytes. */
 const HEAP_GROWTH = 32 << 20;
 const RESIDENT_GROWTH = 192 << 20;
@@ -88,6 +91,8 @@ async function work(scope: Scope, target: Target, order: Order): Promise<void> {
     await footprint.restored();
     flatness.look();
   }
+  // What goes wrong late, where nobody waits for it, is the fault of one of these cases too.
+  await sleep(AFTERMATH);
   const notes = stand.notes?.() ?? "";
   say({ kind: "end", cases: index - from, units, notes, resident, grown: flatness.grown });
 }
