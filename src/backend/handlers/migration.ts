@@ -34,7 +34,7 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
         );
         return new Reply(reply, [fd], true);
       } catch (error) {
-        state.log("warning", "GET_INFLIGHT_FD: there is no such buffer", error);
+        state.messageFailed("GET_INFLIGHT_FD", ": there is no such buffer", error);
         return { ...request, mmapSize: 0n, mmapOffset: 0n };
       }
     },
@@ -51,7 +51,7 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
       const running = state.vrings.find((vring) => vring.started);
       if (keeper === undefined || running !== undefined) {
         const why = keeper === undefined ? "this device has none" : `ring ${running?.index} runs`;
-        state.log("warning", `SET_DEVICE_STATE_FD: the state cannot be transferred: ${why}`);
+        state.messageFailed("SET_DEVICE_STATE_FD", `: the state cannot be transferred: ${why}`);
         return { error: 1, noDescriptor: true };
       }
       state.transfer?.cancel();
@@ -73,7 +73,7 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
         await transfer.outcome;
         return 0n;
       } catch (error) {
-        state.log("error", "CHECK_DEVICE_STATE: the device's state was not transferred", error);
+        state.messageFailed("CHECK_DEVICE_STATE", ": the device's state was not transferred", error, "error");
         return 1n;
       }
     },
