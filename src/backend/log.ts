@@ -18,6 +18,10 @@ export const logEvents = {
   "session.ended": "A front-end has left.",
   "session.failed": "A session was ended because of what its front-end did.",
   "accept.failed": "A front-end that waits could not be taken; it is tried again.",
+  "accept.refused": "A front-end was not served, as its user may not connect.",
+  "takeover.done": "Another process has taken over, or this one has.",
+  "takeover.failed": "Another process could not take over; this one serves on.",
+  "sandbox": "What the process can no longer do.",
   "message": "A message of the control socket (`--trace`).",
   "message.refused": "A message was answered with an error.",
   "message.failed": "A message could not be done, where its answer does not end the session.",
@@ -25,6 +29,7 @@ export const logEvents = {
   "iotlb.slow": "The front-end does not say what an address behind the IOMMU means; a ring waits.",
   "ring.request_failed": "A handler failed; its request was completed all the same.",
   "ring.broken": "A ring stands still until the driver sets it up anew. `dump` says what was found.",
+  "device.not_ready": "The device is not ready; front-ends wait.",
   "device.reset_failed": "The device could not be reset in all threads.",
   "device": "Something of the device itself: its file, its network, its other end.",
 } as const;

@@ -10,7 +10,7 @@ import { accept, isListening, peerCredentials } from "../../ffi/socket.ts";
 import { Listener } from "../../ffi/listener.ts";
 import type { Device } from "./device.ts";
 import { type Limits, limitsOf } from "./limits.ts";
-import { errorText, type Log, logToStderr } from "./log.ts";
+import { errorText, type Log, type LogEvent, type LogLevel, logToStderr } from "./log.ts";
 import { ServerMetrics } from "./server_metrics.ts";
 import { Session } from "./session.ts";
 import { Giver } from "./takeover/giver.ts";
@@ -224,11 +224,16 @@ export class Server {
     }
     for (const session of this.#sessions) session.thaw();
     this.#hold(false);
-    this.#log("info", `${this.#device.name}: ${describeTakeover(this.takenOver)}`);
+    this.#tell("info", "takeover.done", describeTakeover(this.takenOver));
+  }
+
+  #tell(level: LogLevel, event: LogEvent, text: string): void {
+    const device = this.#device.name;
+    this.#log(level, `${device}: ${text}`, undefined, { event, device });
   }
 
   #given(pid: number): void {
-    this.#log("info", `${this.#device.name}: process ${pid} has taken over`);
+    this.#tell("info", "takeover.done", `process ${pid} has taken over`);
     this.#release();
   }
 
@@ -260,7 +265,7 @@ export class Server {
     const ready = this.#device.definition.ready?.() ?? true;
     if (ready) this.#notReady = 0;
     else if (++this.#notReady === PATIENCE) {
-      this.#log("warning", `${this.#device.name}: not ready for a front-end; waiting`);
+      this.#tell("warning", "device.not_ready", "not ready for a front-end; waiting");
     }
     return ready;
   }
@@ -280,7 +285,7 @@ export class Server {
           this.#startSession(fd);
         } else {
           close(fd);
-          this.#log("warning", `${this.#device.name}: ${refusal}`);
+          this.#tell("warning", "accept.refused", refusal);
         }
       }
       this.#pause();

@@ -154,7 +154,7 @@ for (
 
 /** What a disk writes to the standard error, line by line, while a driver comes, breaks a ring and goes. */
 async function logOf(t: TestContext, ...args: string[]): Promise<string[]> {
-  const backend = await startBackend(t, "blk", ["--storage=null:1M", ...args]);
+  const backend = await startBackend(t, "blk", ["--storage=null:1M", "--sandbox=off", ...args]);
   const driver = await BlkDriver.connect(backend.socket, { depth: 4, maxTransfer: 4096 });
   await driver.read(0, 512);
   await driver.close();
