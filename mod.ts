@@ -18,6 +18,9 @@
 
 export * from "./src/backend/device.ts";
 export * from "./src/backend/log.ts";
+export type { BrokenRing } from "./src/backend/broken_ring.ts";
+export { latencyBounds, RingCounters } from "./src/backend/ring_counters.ts";
+export { ServerMetrics, type ThreadMetrics } from "./src/backend/server_metrics.ts";
 export type { StateKeeper } from "./src/backend/device_state.ts";
 export { SharedWindows } from "./src/backend/shared_windows.ts";
 export {
@@ -40,7 +43,8 @@ export {
 } from "./src/backend/limits.ts";
 export type { SessionOptions } from "./src/backend/session_state.ts";
 export { Chain, type Fill } from "./src/virtqueue/chain.ts";
-export { RingError } from "./src/virtqueue/ring.ts";
+export { RingError, type RingErrorPlace } from "./src/virtqueue/ring.ts";
+export type { DescriptorDump, RingDump } from "./src/virtqueue/ring_dump.ts";
 export { Span } from "./src/memory/span.ts";
 export { Segments } from "./src/memory/segments.ts";
 export { ProtocolError } from "./src/protocol/error.ts";
@@ -49,4 +53,5 @@ export { OsError } from "./ffi/os_error.ts";
 export { DescriptorBag } from "./ffi/fd.ts";
 export { Iovec } from "./ffi/iovec.ts";
 export { type Looker, Reactor } from "./ffi/reactor.ts";
+export { ReactorCounters } from "./ffi/reactor_counters.ts";
 export { Connection, type Message, type PartialMessage, type Tap } from "./src/transport/connection.ts";

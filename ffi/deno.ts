@@ -74,10 +74,10 @@ export function errno(): number {
  */
 function sleep(): void {
   const scope = globalThis as unknown as {
-    onmessage: (event: MessageEvent<{ set: number; cell: SharedArrayBuffer }>) => void;
+    onmessage: (event: MessageEvent<{ set: number; cell: SharedArrayBuffer }>) => unknown;
     close(): void;
   };
-  scope.onmessage = ({ data: { set, cell } }) => {
+  scope.onmessage = async ({ data: { set, cell } }) => {
     const { symbols: { epoll_wait } } = Deno.dlopen("libc.so.6", {
       epoll_wait: { parameters: ["i32", "buffer", "i32", "i32"], result: "i32" },
     });
@@ -86,9 +86,13 @@ function sleep(): void {
     Atomics.store(cells, 3, 1);
     Atomics.notify(cells, 3);
     while (Atomics.load(cells, 1) === 0) {
-      epoll_wait(set, events, 1, -1);
-      Atomics.add(cells, 0, 1);
-      Atomics.notify(cells, 0);
+      const breath = Atomics.load(cells, 4);
+      const ready = epoll_wait(set, events, 1, breath > 0 ? breath : -1);
+      if (ready !== 0 || breath === 0) {
+        Atomics.add(cells, 0, 1);
+        Atomics.notify(cells, 0);
+      }
+      if (breath > 0) await new Promise((resolve) => setTimeout(resolve, 0));
     }
     Atomics.store(cells, 2, 1);
     Atomics.notify(cells, 2);
@@ -100,8 +104,9 @@ function sleep(): void {
  * Starts a thread that sleeps in the kernel and counts the times that it woke.
  *
  * @param set an epoll set; it must stay open until the thread has ended
- * @param cell four 32-bit cells: wake-ups, counted and notified; whether to end, to be set before `set` becomes ready;
- * whether it has ended, notified; whether it is up, notified
+ * @param cell five 32-bit cells: wake-ups, counted and notified; whether to end, to be set before `set` becomes ready;
+ * whether it has ended, notified; whether it is up, notified; the longest time between two turns of its event loop, ms, or
+ * 0 for no limit
  */
 export function startSleeper(set: number, cell: SharedArrayBuffer): void {
   const url = URL.createObjectURL(new Blob([`(${sleep})()`], { type: "application/javascript" }));

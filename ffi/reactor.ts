@@ -7,6 +7,7 @@
 import { setImmediate } from "node:timers";
 import { Epoll, EpollEvent } from "./epoll.ts";
 import { NAP, Pace } from "./pace.ts";
+import { ReactorCounters } from "./reactor_counters.ts";
 import { Sleeper } from "./sleeper.ts";
 
 /**
@@ -48,6 +49,8 @@ export class Reactor {
     return this.#shared ??= new Reactor();
   }
 
+  /** How it waits, counted. Who reads them in another thread puts theirs in place. */
+  counters: ReactorCounters = new ReactorCounters();
   readonly #epoll = new Epoll();
   readonly #callbacks = new Map<number, () => void>();
   readonly #background = new Set<number>();
@@ -68,6 +71,8 @@ export class Reactor {
   #unsettled = false;
   /** Naps in a thread of its own that have ended without anything to do. */
   #vainNaps = 0;
+  /** When it last made sure of a whole turn of the event loop. */
+  #breathed = 0;
   #running = false;
   #sleeper: Sleeper | undefined;
   #onEnd: (() => void) | undefined;
@@ -97,6 +102,15 @@ export class Reactor {
     if (this.#expecting !== undefined) return;
     this.#sleeper ??= new Sleeper(this.#epoll);
     await this.#sleeper.start();
+  }
+
+  /**
+   * Lets the event loops of this thread, and of the one that sleeps for it, have a turn so often, ms, whether or not there is
+   * a reason. For what the runtime does by itself: Deno exports no metrics while an event loop of the process stands still.
+   */
+  breathe(ms: number): void {
+    this.counters.breath = ms;
+    this.#sleeper?.breathe(ms);
   }
 
   /** Ends it, with its thread: nothing is watched any more. */
@@ -212,10 +226,12 @@ export class Reactor {
     while (this.#wanted) {
       const seen = sleeper.interruptions;
       if (!this.#turn() && !this.#napped(sleeper)) {
-        await sleeper.sleep(seen);
+        this.counters.sleep();
+        await sleeper.sleep(seen, this.counters.breath);
         continue;
       }
-      await new Promise<void>((resolve) => setImmediate(resolve));
+      const whole = this.#mustBreathe();
+      await new Promise<void>((resolve) => whole ? setTimeout(resolve, 0) : setImmediate(resolve));
       this.#unsettled = false;
     }
     await sleeper.end();
@@ -223,6 +239,16 @@ export class Reactor {
     this.#running = false;
     this.#onEnd?.();
     this.#start();
+  }
+
+  /** Whether the event loop needs a whole turn: `setImmediate` leaves out what Deno does by itself. */
+  #mustBreathe(): boolean {
+    const { breath } = this.counters;
+    if (breath === 0) return false;
+    const now = performance.now();
+    if (now - this.#breathed < breath) return false;
+    this.#breathed = now;
+    return true;
   }
 
   /**
@@ -233,6 +259,7 @@ export class Reactor {
     if (this.#expecting === undefined) return false;
     if (this.#unsettled) return true;
     if (sleeper.started || this.#vainNaps >= VAIN_NAPS) return false;
+    this.counters.nap();
     if (!this.#dispatch(NAP)) this.#vainNaps++;
     return true;
   }
@@ -252,13 +279,17 @@ export class Reactor {
       }
       if (this.#expecting !== undefined && this.#outside === 0) {
         if (this.#unsettled || this.#expecting() || !this.#wanted) return true;
-        this.#dispatch(-1);
+        this.counters.wait();
+        const { breath } = this.counters;
+        this.#dispatch(breath > 0 ? breath : -1);
+        if (breath > 0) return true;
         end = performance.now() + TURN;
         continue;
       }
       // What was just handled may go on in promises, and what handlers promise needs the event loop.
       if (!this.#napping || this.#outside > 0) return ready;
       this.#napping = false;
+      this.counters.nap();
       ready = this.#dispatch(NAP);
       this.#pace.napped(ready);
       if (this.#awake.length === 0) return ready;
@@ -268,6 +299,7 @@ export class Reactor {
   /** Looks until there was nothing for as long as it may pay. Returns true when the turn is over before that. */
   #look(end: number): boolean {
     const pace = this.#pace;
+    this.counters.look();
     let now = performance.now();
     // Whoever wakes a looker has something for it.
     if (this.#slept) pace.slept(now - this.#lastWork);
@@ -314,6 +346,7 @@ export class Reactor {
 
   #dispatch(timeout: number): boolean {
     const n = this.#epoll.wait(timeout);
+    if (n > 0) this.counters.wake(n);
     for (let i = 0; i < n; i++) {
       // A callback before this one may have closed this descriptor.
       const callback = this.#callbacks.get(this.#epoll.ready[i]);

@@ -14,7 +14,7 @@ const ONCE = EpollEvent.IN | EpollEvent.ONE_SHOT;
 /** A thread that sleeps in the kernel in place of the isolate, from the first time that this is needed. */
 export class Sleeper {
   readonly #set: Epoll;
-  readonly #shared = new SharedArrayBuffer(16);
+  readonly #shared = new SharedArrayBuffer(20);
   readonly #cell: Int32Array = new Int32Array(this.#shared);
   #outer: Epoll | undefined;
   #stop = -1;
@@ -22,6 +22,12 @@ export class Sleeper {
   /** For a wait set, which stays the caller's. */
   constructor(set: Epoll) {
     this.#set = set;
+  }
+
+  /** From now on the thread's own event loop gets a turn so often, ms; 0 for when it will. */
+  breathe(ms: number): void {
+    Atomics.store(this.#cell, 4, ms);
+    if (this.#outer !== undefined) signal(this.#stop);
   }
 
   /** How often a sleep was ended. */
@@ -45,7 +51,7 @@ export class Sleeper {
     this.#stop = eventfd();
     // One-shot: the thread is woken only while the isolate sleeps, not while it looks or naps.
     outer.add(this.#set.fd, ONCE);
-    outer.add(this.#stop);
+    outer.add(this.#stop, EpollEvent.IN | EpollEvent.EDGE);
     startSleeper(outer.fd, this.#shared);
     return this.#outer = outer;
   }
@@ -61,8 +67,10 @@ export class Sleeper {
    * Sleeps until something in the set is ready, or {@link interrupt} is called.
    *
    * @param seen what {@link interruptions} was before the caller has last looked whether there is a reason to sleep
+   * @param breath of {@link breathe}
    */
-  async sleep(seen: number): Promise<void> {
+  async sleep(seen: number, breath: number): Promise<void> {
+    Atomics.store(this.#cell, 4, breath);
     if (this.#outer === undefined) this.#start();
     else this.#outer.modify(this.#set.fd, ONCE);
     const wait = Atomics.waitAsync(this.#cell, 0, seen);

@@ -8,6 +8,7 @@ import type { Endianness } from "../protocol/struct.ts";
 import type { Chain } from "../virtqueue/chain.ts";
 import type { Ring } from "../virtqueue/ring.ts";
 import type { OwnedQueue, QueueOwner } from "./device.ts";
+import { LatencySampler } from "./latency_sampler.ts";
 import type { RingWork } from "./ring_work.ts";
 import type { RingToWork } from "./vring_context.ts";
 
@@ -22,6 +23,9 @@ export class OwnedRing implements RingWork, OwnedQueue {
   readonly pending = 0;
   readonly #vring: RingToWork;
   readonly #owner: QueueOwner;
+  readonly #sampler: LatencySampler;
+  /** Requests to the next one that is timed, itself included. */
+  #untilSample = 1;
   /** The ring, while its owner has it. */
   #handed: Ring | undefined;
   /** Whether the owner has found no chain, and waits for one. */
@@ -39,6 +43,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
   constructor(vring: RingToWork, owner: QueueOwner) {
     this.#vring = vring;
     this.#owner = owner;
+    this.#sampler = new LatencySampler(vring.counters);
   }
 
   get index(): number {
@@ -89,10 +94,12 @@ export class OwnedRing implements RingWork, OwnedQueue {
     this.#handed = undefined;
     this.#hidden = false;
     this.#vring.show(ring);
-    if (ring.inFlight === 0 || (this.#ordered && ring.rewind())) return;
-    for (const chain of ring.taken()) {
-      // With IN_ORDER what was completed may still be waiting for one before it.
-      if (chain.turn === COMPLETED) continue;
+    if (ring.inFlight === 0) return;
+    // With IN_ORDER what was completed may still be waiting for one before it.
+    const held = ring.taken().filter((chain) => chain.turn !== COMPLETED);
+    this.#vring.counters.drop(held.length);
+    if (this.#ordered && ring.rewind()) return;
+    for (const chain of held) {
       chain.written = 0;
       ring.push(chain);
     }
@@ -100,9 +107,11 @@ export class OwnedRing implements RingWork, OwnedQueue {
   }
 
   abandon(): void {
-    const handed = this.#handed !== undefined;
+    const ring = this.#handed;
     this.#handed = undefined;
-    if (handed) this.#dismiss();
+    if (ring === undefined) return;
+    this.#vring.counters.drop(ring.taken().filter((chain) => chain.turn !== COMPLETED).length);
+    this.#dismiss();
   }
 
   #dismiss(): void {
@@ -150,6 +159,12 @@ export class OwnedRing implements RingWork, OwnedQueue {
       if (chain !== null) {
         chain.turn = this.#takes;
         this.#takes = (this.#takes + 1) & TURNS;
+        this.#vring.counters.take(1, chain.readable.byteLength);
+        chain.since = 0;
+        if (--this.#untilSample === 0) {
+          chain.since = this.#sampler.begin();
+          this.#untilSample = this.#sampler.gap;
+        }
         return chain;
       }
     } catch (error) {
@@ -169,6 +184,8 @@ export class OwnedRing implements RingWork, OwnedQueue {
     if (chain.turn !== this.#returns) this.#ordered = false;
     chain.turn = COMPLETED;
     this.#returns = (this.#returns + 1) & TURNS;
+    this.#vring.counters.giveBack(1, chain.written);
+    if (chain.since !== 0) this.#sampler.end(chain.since);
     ring.push(chain);
     if (this.#hidden) return;
     this.#hidden = true;

@@ -23,6 +23,7 @@ import { MemoryAccount, RequestAccount } from "./accounts.ts";
 import type { Limits } from "./limits.ts";
 import { InflightBuffer } from "./inflight_buffer.ts";
 import { MigrationLog } from "./migration_log.ts";
+import type { RingCounters } from "./ring_counters.ts";
 import { Vring } from "./vring.ts";
 import type { VringContext, VringPart } from "./vring_context.ts";
 
@@ -119,13 +120,17 @@ export class RingHost implements RingHosting {
   #inflight: InflightBuffer | undefined;
   #iotlb: Iotlb | undefined;
 
-  /** @param indices which of the device's rings run here */
+  /**
+   * @param indices which of the device's rings run here
+   * @param counters where a ring counts
+   */
   constructor(
     behaviour: DeviceBehaviour,
     indices: readonly number[],
     reactor: Reactor,
     events: RingEvents,
     limits: Limits,
+    counters: (index: number) => RingCounters,
   ) {
     this.behaviour = behaviour;
     this.#limits = limits;
@@ -137,6 +142,7 @@ export class RingHost implements RingHosting {
       ...events,
       onFinishing: (index) => behaviour.finishing?.(index),
       reactor,
+      counters,
       space: () => this.#iommu() ?? this.memory,
       locate: (address, length, access) => this.#locate(address, length, access),
       hasMemory: () => this.memory.regions.length > 0,

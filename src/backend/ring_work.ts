@@ -9,6 +9,7 @@ import type { Endianness } from "../protocol/struct.ts";
 import type { Chain } from "../virtqueue/chain.ts";
 import type { Ring } from "../virtqueue/ring.ts";
 import { LATER, type Queue, type QueueHandler } from "./device.ts";
+import { LatencySampler } from "./latency_sampler.ts";
 import type { RingToWork } from "./vring_context.ts";
 
 /** Requests handled before other rings get their turn. */
@@ -48,6 +49,11 @@ const DEFERRED = -3;
 export class HandledRing implements RingWork, Queue {
   readonly #vring: RingToWork;
   readonly #handler: QueueHandler;
+  readonly #sampler: LatencySampler;
+  /** Requests of this batch that will be returned later. */
+  #deferred = 0;
+  /** How many requests come before the next one that is timed. */
+  #untilSample = 0;
   #flushing = false;
   /** Whether chains were completed that the driver has not been shown. */
   #hidden = false;
@@ -58,6 +64,7 @@ export class HandledRing implements RingWork, Queue {
   constructor(vring: RingToWork, handler: QueueHandler) {
     this.#vring = vring;
     this.#handler = handler;
+    this.#sampler = new LatencySampler(vring.counters);
   }
 
   get index(): number {
@@ -105,12 +112,25 @@ export class HandledRing implements RingWork, Queue {
     const { requests } = vring;
     if (vring.waits || requests.left <= 0 || !ring.available()) return this.#showHidden();
     ring.suppress();
+    let taken = 0;
+    let readable = 0;
+    let written = 0;
+    this.#deferred = 0;
+    let sample = this.#untilSample;
+    let broken: unknown;
     try {
-      for (let n = 0, bytes = 0, shown = 0; n < BATCH && requests.left > 0; n++) {
+      for (let bytes = 0, shown = 0; taken < BATCH && requests.left > 0;) {
         const chain = ring.pop();
         if (chain === null) break;
-        bytes += chain.readable.byteLength + chain.writable.byteLength;
-        this.#handle(ring, chain);
+        const { byteLength } = chain.readable;
+        readable += byteLength;
+        bytes += byteLength + chain.writable.byteLength;
+        if (taken++ === sample) {
+          written += this.#handleTimed(ring, chain);
+          sample += this.#sampler.gap;
+        } else {
+          written += this.#handle(ring, chain);
+        }
         if (bytes < BYTES_PER_CHECK) continue;
         bytes = 0;
         const now = performance.now();
@@ -119,12 +139,14 @@ export class HandledRing implements RingWork, Queue {
         shown = now;
       }
     } catch (error) {
-      // What came before that is the driver's before it is told.
-      this.#show(ring);
-      vring.failed(error);
-      return true;
+      broken = error;
     }
+    this.#untilSample = sample - taken;
+    vring.counters.take(taken, readable);
+    vring.counters.giveBack(taken - this.#deferred, written);
+    // What came before a mistake is the driver's before it is told.
     this.#show(ring);
+    if (broken !== undefined) vring.failed(broken);
     return true;
   }
 
@@ -149,7 +171,17 @@ export class HandledRing implements RingWork, Queue {
     return true;
   }
 
-  #handle(ring: Ring, chain: Chain): void {
+  /** {@link #handle}, and how long it takes. */
+  #handleTimed(ring: Ring, chain: Chain): number {
+    const before = this.#deferred;
+    chain.since = this.#sampler.begin();
+    const written = this.#handle(ring, chain);
+    if (chain.since !== 0 && this.#deferred === before) this.#time(chain);
+    return written;
+  }
+
+  /** Handles a request. Returns the bytes that it was returned with; 0 when that will be later. */
+  #handle(ring: Ring, chain: Chain): number {
     let result: unknown;
     chain.turn = HANDLED;
     try {
@@ -160,11 +192,23 @@ export class HandledRing implements RingWork, Queue {
     if (result === LATER && chain.turn === HANDLED) {
       chain.turn = DEFERRED;
       this.#begin(chain);
-    } else if (result instanceof Promise) {
-      this.#completeLater(chain, result);
-    } else {
-      ring.push(chain);
+      this.#deferred++;
+      return 0;
     }
+    if (result instanceof Promise) {
+      this.#completeLater(chain, result);
+      this.#deferred++;
+      return 0;
+    }
+    const { written } = chain;
+    ring.push(chain);
+    return written;
+  }
+
+  /** A request that is timed is returned. */
+  #time(chain: Chain): void {
+    this.#sampler.end(chain.since);
+    chain.since = 0;
   }
 
   /** {@link Queue.complete}: a request is complete whose handler has returned {@link LATER}. */
@@ -194,8 +238,14 @@ export class HandledRing implements RingWork, Queue {
     chain.unpin();
     this.#vring.requests.end();
     if (--this.#pending === 0) { for (const idle of this.#idlers.splice(0)) idle(); }
-    const { ring } = this.#vring;
-    ring?.push(chain);
+    const { ring, counters } = this.#vring;
+    if (chain.since !== 0) this.#time(chain);
+    if (ring === undefined) {
+      counters.drop(1);
+      return undefined;
+    }
+    counters.giveBack(1, chain.written);
+    ring.push(chain);
     return ring;
   }
 

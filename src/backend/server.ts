@@ -10,7 +10,8 @@ import { accept, isListening, peerCredentials } from "../../ffi/socket.ts";
 import { Listener } from "../../ffi/listener.ts";
 import type { Device } from "./device.ts";
 import { type Limits, limitsOf } from "./limits.ts";
-import { errorText, type Log, logToStderr } from "./log.ts";
+import { errorText, type Log, type LogEvent, type LogLevel, logToStderr } from "./log.ts";
+import { ServerMetrics } from "./server_metrics.ts";
 import { Session } from "./session.ts";
 import { Giver } from "./takeover/giver.ts";
 import { controlPath, TakeoverError } from "./takeover/messages.ts";
@@ -73,6 +74,11 @@ export interface ServeOptions {
   readonly signal?: AbortSignal;
   /** Where to write what happens; warnings and errors on the standard error output by default. */
   readonly log?: Log;
+  /**
+   * Measures how long requests take, for a sample of them, from the start on. {@link ServerMetrics.measuring} switches it at any
+   * time.
+   */
+  readonly measure?: boolean;
   /** Called when a front-end has connected, before its first message is read: to look at what crosses the connection. */
   readonly onSession?: (session: Session) => void;
 }
@@ -102,6 +108,8 @@ export class Server {
   readonly finished: Promise<void>;
   /** What was taken over from another process, if anything. */
   takenOver: TakenOver | undefined;
+  /** What is counted. */
+  readonly metrics: ServerMetrics;
   readonly #device: Device;
   readonly #options: ServeOptions;
   readonly #log: Log;
@@ -134,6 +142,11 @@ export class Server {
     this.#log = log;
     this.#limits = limitsOf(options.limits);
     this.#maxSessions = device.definition.exclusive === true ? 1 : this.#limits.sessions;
+    this.metrics = new ServerMetrics(device.name, socketPath ?? `fd:${fd}`, [
+      { thread: "main", counters: this.#reactor.counters, breathe: (ms) => this.#reactor.breathe(ms) },
+      ...threads?.metrics ?? [],
+    ]);
+    this.metrics.measuring = options.measure === true;
     this.finished = new Promise((resolve) => this.#finish = resolve);
     if (socketPath !== undefined) {
       this.#socketFile = gift === undefined
@@ -211,11 +224,16 @@ export class Server {
     }
     for (const session of this.#sessions) session.thaw();
     this.#hold(false);
-    this.#log("info", `${this.#device.name}: ${describeTakeover(this.takenOver)}`);
+    this.#tell("info", "takeover.done", describeTakeover(this.takenOver));
+  }
+
+  #tell(level: LogLevel, event: LogEvent, text: string): void {
+    const device = this.#device.name;
+    this.#log(level, `${device}: ${text}`, undefined, { event, device });
   }
 
   #given(pid: number): void {
-    this.#log("info", `${this.#device.name}: process ${pid} has taken over`);
+    this.#tell("info", "takeover.done", `process ${pid} has taken over`);
     this.#release();
   }
 
@@ -247,7 +265,7 @@ export class Server {
     const ready = this.#device.definition.ready?.() ?? true;
     if (ready) this.#notReady = 0;
     else if (++this.#notReady === PATIENCE) {
-      this.#log("warning", `${this.#device.name}: not ready for a front-end; waiting`);
+      this.#tell("warning", "device.not_ready", "not ready for a front-end; waiting");
     }
     return ready;
   }
@@ -267,13 +285,16 @@ export class Server {
           this.#startSession(fd);
         } else {
           close(fd);
-          this.#log("warning", `${this.#device.name}: ${refusal}`);
+          this.#tell("warning", "accept.refused", refusal);
         }
       }
       this.#pause();
     } catch (error) {
       // Out of descriptors, most likely: sessions that end will free some.
-      this.#log("error", "cannot accept a front-end; trying again", error);
+      this.#log("error", "cannot accept a front-end; trying again", error, {
+        event: "accept.failed",
+        device: this.#device.name,
+      });
       this.#pause();
       this.#retry = setTimeout(() => this.#resume(), ACCEPT_RETRY);
     }
@@ -322,6 +343,8 @@ export class Server {
       session = new Session(fd, this.#device, {
         reactor: this.#reactor,
         log: this.#log,
+        number: this.metrics.sessionsOpened + 1,
+        metrics: this.metrics,
         threads: this.#threads,
         iommu: this.#options.iommu,
         inBandNotifications: this.#options.inBandNotifications,
@@ -339,7 +362,15 @@ export class Server {
       throw error;
     }
     this.#sessions.add(session);
-    if (record === undefined) this.#log("info", `${this.#device.name}: a front-end has connected`);
+    this.metrics.sessionsOpened++;
+    if (record === undefined) {
+      const device = this.#device.name;
+      this.#log("info", `${device}: a front-end has connected`, undefined, {
+        event: "session.connected",
+        device,
+        session: session.number,
+      });
+    }
     this.#options.onSession?.(session);
     return session;
   }

@@ -9,6 +9,7 @@ import { frontendMessages } from "../protocol/messages.ts";
 import { Connection } from "../transport/connection.ts";
 import { Responder } from "../transport/responder.ts";
 import { after, all } from "./awaitable.ts";
+import type { BrokenRing } from "./broken_ring.ts";
 import type { Device } from "./device.ts";
 import { configHandlers } from "./handlers/config.ts";
 import { deviceHandlers } from "./handlers/device.ts";
@@ -16,6 +17,7 @@ import { memoryHandlers } from "./handlers/memory.ts";
 import { migrationHandlers } from "./handlers/migration.ts";
 import { negotiationHandlers } from "./handlers/negotiation.ts";
 import { ringHandlers } from "./handlers/rings.ts";
+import type { ServerMetrics } from "./server_metrics.ts";
 import { type SessionOptions, SessionState } from "./session_state.ts";
 import { Journal } from "./takeover/journal.ts";
 import { TakeoverError } from "./takeover/messages.ts";
@@ -30,6 +32,9 @@ function isHangup(error: unknown): boolean {
 export class Session {
   /** Connection with the front-end. */
   readonly connection: Connection;
+  /** Number of the session: 1 for the server's first front-end. */
+  readonly number: number;
+  readonly #metrics: ServerMetrics;
   readonly #state: SessionState;
   readonly #responder: Responder<typeof frontendMessages>;
   readonly #journal: Journal | undefined;
@@ -48,6 +53,8 @@ export class Session {
    * {@link thaw}
    */
   constructor(fd: number, device: Device, options: SessionOptions, taken?: SessionRecord) {
+    this.number = options.number;
+    this.#metrics = options.metrics;
     this.connection = new Connection(fd, frontendMessages, taken?.begun);
     const state = this.#state = new SessionState(device, options);
     this.#onEnd = options.onEnd;
@@ -69,7 +76,8 @@ export class Session {
       replyAck: () => state.negotiated("REPLY_ACK"),
       refuse: (row) => state.refuse(row),
       rate: state.limits.messages,
-      onFailure: (error) => state.log("warning", "a request of the front-end failed", error),
+      onFailure: (error) =>
+        state.log("warning", "a request of the front-end failed", error, { event: "message.refused" }),
       onHangUp: () => state.transfer?.cancel(),
       onEnd: (error) => this.#end(error),
     });
@@ -78,6 +86,11 @@ export class Session {
     if (taken === undefined) return;
     this.#resting = this.#rest();
     this.#resting.catch(() => {});
+  }
+
+  /** Called with what was found in each ring that breaks, and with the error, after that was logged. */
+  set onBrokenRing(called: ((broken: BrokenRing, error: unknown) => void) | undefined) {
+    this.#state.onBroken = called;
   }
 
   /** Drops the front-end. */
@@ -161,9 +174,15 @@ export class Session {
   #end(error: unknown): void {
     this.#ended = true;
     const state = this.#state;
-    if (isHangup(error)) state.log("info", "the front-end has left, with answers unread");
-    else if (error !== undefined) state.log("error", "the session is over", error);
-    else if (!this.#released) state.log("info", "the front-end has left");
+    this.#metrics.sessionsEnded++;
+    if (isHangup(error)) {
+      state.log("info", "the front-end has left, with answers unread", undefined, { event: "session.ended" });
+    } else if (error !== undefined) {
+      this.#metrics.sessionsFailed++;
+      state.log("error", "the session is over", error, { event: "session.failed" });
+    } else if (!this.#released) {
+      state.log("info", "the front-end has left", undefined, { event: "session.ended" });
+    }
     this.#unwatch();
     const closed = all(state.remoteHosts.map((host) => host.close()));
     const unfinished = all([state.host.closeRings(), ...state.remoteHosts.map((host) => host.finished())]);

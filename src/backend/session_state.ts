@@ -17,18 +17,20 @@ import {
   type RingFeature,
   ringFeatures,
 } from "../protocol/features.ts";
-import type { MessageRow } from "../protocol/messages.ts";
+import type { FrontendMessage, MessageRow } from "../protocol/messages.ts";
 import type { Endianness } from "../protocol/struct.ts";
 import { after, all, type Awaitable } from "./awaitable.ts";
 import { BackChannel } from "./back_channel.ts";
 import { IotlbMisses } from "./iotlb_misses.ts";
 import type { Device, DeviceBehaviour, FrontEndLink } from "./device.ts";
 import type { StateTransfer } from "./device_state.ts";
+import type { BrokenRing } from "./broken_ring.ts";
 import { defaultLimits, type Limits } from "./limits.ts";
-import type { Log, LogLevel } from "./log.ts";
+import type { Log, LogAbout, LogLevel } from "./log.ts";
 import { Postcopy } from "./postcopy.ts";
 import { SharedWindows } from "./shared_windows.ts";
 import { type RingEvents, RingHost, type RingHosting } from "./ring_host.ts";
+import type { ServerMetrics } from "./server_metrics.ts";
 import type { RemoteHost } from "./threads/remote_host.ts";
 import type { ThreadPool } from "./threads/thread_pool.ts";
 import type { VringControl } from "./vring_control.ts";
@@ -65,6 +67,10 @@ export interface SessionOptions {
   readonly log: Log;
   /** How much the front-end may use; {@link defaultLimits} by default. */
   readonly limits?: Limits;
+  /** Number of the session, from 1. */
+  readonly number: number;
+  /** Where to count. */
+  readonly metrics: ServerMetrics;
   /** Whether to offer ACCESS_PLATFORM: the driver's addresses may go through an IOMMU. */
   readonly iommu?: boolean;
   /** Whether to offer INBAND_NOTIFICATIONS. */
@@ -136,28 +142,35 @@ export class SessionState {
   /** Addresses that rings wait for. */
   readonly #iotlbMisses: IotlbMisses;
   readonly #log: Log;
+  readonly #number: number;
+  readonly #metrics: ServerMetrics;
+  /** Told of each ring that breaks, after the log. */
+  onBroken: ((broken: BrokenRing, error: unknown) => void) | undefined;
   #configPending = false;
   /** Whether it is known that a driver begins anew. */
   #anew = false;
 
   /** A session at its start. */
   constructor(device: Device, options: SessionOptions) {
-    const { reactor, log, iommu = false, inBandNotifications = false, threads } = options;
+    const { reactor, log, number, metrics, iommu = false, inBandNotifications = false, threads } = options;
     this.device = device;
     const limits = this.limits = options.limits ?? defaultLimits;
     this.reactor = reactor;
     this.#log = log;
+    this.#number = number;
+    this.#metrics = metrics;
     this.channel = new BackChannel({
       reactor,
       negotiated: (feature) => this.negotiated(feature),
       up: () => this.#up(),
       answers: limits.answers,
-      onError: (error) => this.log("warning", "the back-end channel is closed", error),
+      onError: (error) =>
+        this.log("warning", "the back-end channel is closed", error, { event: "channel.failed" }),
     });
     this.#iotlbMisses = new IotlbMisses(
       this.channel,
       () => this.host.iotlb,
-      (text) => this.log("warning", text),
+      (text) => this.log("warning", text, undefined, { event: "iotlb.slow" }),
     );
     const sizes = new Map<number, number>();
     this.windows = new SharedWindows(sizes, this.channel);
@@ -182,20 +195,33 @@ export class SessionState {
       notifyInBand: (index, message) => this.#notifyInBand(index, message),
       onRunning: () => this.#onRunning(),
       onRewound: () => this.#onRewound(),
-      onRequestError: (index, error) => this.log("warning", `a request on ring ${index} failed`, error),
-      onBroken: (index, error) => this.#onBroken(index, error),
+      onRequestError: (index, error) => this.#onRequestError(index, error),
+      onBroken: (index, error, dump) => this.#onBroken(index, error, dump),
       onMemoryLost: (error) => this.onFatal(error),
     };
     const indices = this.behaviour.queues.map((_, index) => index).slice(0, limits.rings);
-    this.host = new RingHost(this.behaviour, threads === undefined ? indices : [], reactor, events, limits);
-    this.remoteHosts = threads?.open(this.behaviour, events, link, limits) ?? [];
+    const counters = (index: number) => metrics.ring(index);
+    const own = threads === undefined ? indices : [];
+    this.host = new RingHost(this.behaviour, own, reactor, events, limits, counters);
+    this.remoteHosts = threads?.open(this.behaviour, events, link, limits, counters) ?? [];
     this.vrings = [...this.host.vrings, ...this.remoteHosts.flatMap(({ vrings }) => vrings)]
       .sort((a, b) => a.index - b.index);
   }
 
-  /** Writes about what happens. */
-  log(level: LogLevel, text: string, error?: unknown): void {
-    this.#log(level, `${this.device.name}: ${text}`, error);
+  /** Writes about what happens, in this session. */
+  log(
+    level: LogLevel,
+    text: string,
+    error: unknown,
+    about: Omit<LogAbout, "device" | "session">,
+  ): void {
+    const { name } = this.device;
+    this.#log(level, `${name}: ${text}`, error, { device: name, session: this.#number, ...about });
+  }
+
+  /** A message could not be done, and its answer cannot say why. */
+  messageFailed(message: FrontendMessage, text: string, error?: unknown, level: LogLevel = "warning"): void {
+    this.log(level, `${message}${text}`, error, { event: "message.failed", fields: { message } });
   }
 
   /** Whether a protocol feature was negotiated. */
@@ -287,7 +313,11 @@ export class SessionState {
   #notifyInBand(index: number, message: "VRING_CALL" | "VRING_ERR"): void {
     if (this.channel.refusal(message) !== undefined) return;
     this.channel.request(message, { index, num: 0 }).catch((error) =>
-      this.log("warning", `the front-end did not take ${message} of ring ${index}`, error)
+      this.log("warning", `the front-end did not take ${message} of ring ${index}`, error, {
+        event: "channel.failed",
+        ring: index,
+        fields: { message },
+      })
     );
   }
 
@@ -304,7 +334,11 @@ export class SessionState {
     this.onRewound();
     const rewound = this.everywhere((host) => host.rewind());
     if (rewound instanceof Promise) {
-      rewound.catch((error) => this.log("error", "the device cannot be reset in all threads", error));
+      rewound.catch((error) =>
+        this.log("error", "the device cannot be reset in all threads", error, {
+          event: "device.reset_failed",
+        })
+      );
     }
   }
 
@@ -313,8 +347,15 @@ export class SessionState {
     this.flushConfigChange();
   }
 
-  #onBroken(index: number, error: unknown): void {
-    this.log("error", `ring ${index} is broken and stands still`, error);
+  #onRequestError(ring: number, error: unknown): void {
+    this.#metrics.ring(ring).fail();
+    this.log("warning", `a request on ring ${ring} failed`, error, { event: "ring.request_failed", ring });
+  }
+
+  #onBroken(ring: number, error: unknown, dump?: BrokenRing): void {
+    this.#metrics.ring(ring).break();
+    this.log("error", `ring ${ring} is broken and stands still`, error, { event: "ring.broken", ring, dump });
+    if (dump !== undefined) this.onBroken?.(dump, error);
     this.status |= BigInt(DeviceStatus.DEVICE_NEEDS_RESET);
     this.configChanged();
   }
@@ -348,7 +389,10 @@ export class SessionState {
     if (!this.#configPending || this.channel.refusal("CONFIG_CHANGE_MSG") !== undefined) return;
     this.#configPending = false;
     this.channel.request("CONFIG_CHANGE_MSG", undefined).catch((error) =>
-      this.log("warning", "the front-end did not take the change of the configuration space", error)
+      this.log("warning", "the front-end did not take the change of the configuration space", error, {
+        event: "channel.failed",
+        fields: { message: "CONFIG_CHANGE_MSG" },
+      })
     );
   }
 }

@@ -17,9 +17,12 @@ import { MAX_RING_SIZE } from "../virtqueue/split_layout.ts";
 import { SplitRing } from "../virtqueue/split_ring.ts";
 import type { RequestAccount } from "./accounts.ts";
 import { after } from "./awaitable.ts";
+import { type BrokenRing, ringFeatureNames } from "./broken_ring.ts";
 import type { QueueHandler, QueueOwner } from "./device.ts";
 import { Doorbells } from "./doorbells.ts";
+import { errorText } from "./log.ts";
 import { OwnedRing } from "./owned_ring.ts";
+import type { RingCounters } from "./ring_counters.ts";
 import { RingSite } from "./ring_site.ts";
 import { HandledRing, type RingWork } from "./ring_work.ts";
 import type { RingToWork, VringContext } from "./vring_context.ts";
@@ -35,6 +38,8 @@ const LOG_RING = 1;
 export class Vring implements RingToWork {
   /** Number in the device. */
   readonly index: number;
+  /** Where it counts. */
+  readonly counters: RingCounters;
   #endianness: Endianness = "little";
   readonly #context: VringContext;
   readonly #work: RingWork;
@@ -64,9 +69,10 @@ export class Vring implements RingToWork {
   constructor(index: number, user: QueueHandler | QueueOwner, context: VringContext) {
     this.index = index;
     this.#context = context;
+    this.counters = context.counters(index);
     this.#site = new RingSite(index, context);
     this.#work = typeof user === "function" ? new HandledRing(this, user) : new OwnedRing(this, user);
-    this.#doorbells = new Doorbells(context.reactor, () => this.#wake());
+    this.#doorbells = new Doorbells(context.reactor, () => this.#kicked());
   }
 
   /** Entries. */
@@ -125,6 +131,11 @@ export class Vring implements RingToWork {
 
   #mustBeStopped(): void {
     if (this.#started) throw new RingError(`ring ${this.index} must be stopped`);
+  }
+
+  #kicked(): void {
+    this.counters.kick();
+    this.#wake();
   }
 
   #wake(): void {
@@ -391,15 +402,19 @@ export class Vring implements RingToWork {
       this.#inBand = true;
       this.#activate();
     }
-    this.#wake();
+    this.#kicked();
   }
 
   show(ring: Ring): void {
     if (this.#lost || this.#displaced) return;
     const wanted = ring.publish();
     if (ring.log !== undefined) this.#context.logged();
-    if (!wanted || this.#doorbells.call()) return;
-    if (this.#inBand) this.#context.notifyInBand(this.index, "VRING_CALL");
+    if (!wanted) return;
+    if (!this.#doorbells.call()) {
+      if (!this.#inBand) return;
+      this.#context.notifyInBand(this.index, "VRING_CALL");
+    }
+    this.counters.notify();
   }
 
   failed(error: unknown): void {
@@ -415,10 +430,35 @@ export class Vring implements RingToWork {
     this.#broken = true;
     this.#deactivate();
     // Whoever is told by the descriptor may ask for the status at once.
-    after(this.#context.onBroken(this.index, error), () => {
+    after(this.#context.onBroken(this.index, error, this.#dump(error)), () => {
       if (!this.#broken || this.#doorbells.error() || !this.#inBand) return;
       this.#context.notifyInBand(this.index, "VRING_ERR");
     });
+  }
+
+  /** What is told of the ring, now that an error has broken it. */
+  #dump(error: unknown): BrokenRing {
+    const { rule, descriptor } = error instanceof RingError ? error : {};
+    const hex = (address: bigint): string => `0x${address.toString(16)}`;
+    const { features } = this;
+    const ring = this.#ring;
+    const address = this.#address;
+    return {
+      ring: this.index,
+      reason: errorText(error),
+      rule,
+      size: this.#size,
+      endianness: this.#endianness,
+      addresses: address && {
+        descriptor: hex(address.descriptor),
+        available: hex(address.available),
+        used: hex(address.used),
+      },
+      base: ring?.base ?? this.#base,
+      features: hex(features),
+      featureNames: ringFeatureNames(features),
+      state: this.#lost || this.#displaced ? undefined : ring?.dump(descriptor),
+    };
   }
 
   /**

@@ -13,7 +13,9 @@ import type { InflightRegion } from "../virtqueue/inflight.ts";
 import type { Ring, RingPart } from "../virtqueue/ring.ts";
 import type { RequestAccount } from "./accounts.ts";
 import type { Awaitable } from "./awaitable.ts";
+import type { BrokenRing } from "./broken_ring.ts";
 import type { Queue } from "./device.ts";
+import type { RingCounters } from "./ring_counters.ts";
 
 /** Where a part of a ring is. The ring unmaps what was mapped for it. */
 export interface VringPart extends RingPart {
@@ -36,6 +38,8 @@ export interface VringContext {
   hasMemory(): boolean;
   /** Waiting. */
   readonly reactor: Reactor;
+  /** Where the ring counts. */
+  counters(index: number): RingCounters;
   /** The features that the driver accepted. */
   features(): bigint;
   /** The most entries of a ring. */
@@ -62,14 +66,20 @@ export interface VringContext {
   logAddress(address: bigint): number;
   /** Notifications as messages on the back-end channel, where they were negotiated (INBAND_NOTIFICATIONS). */
   notifyInBand(index: number, message: "VRING_CALL" | "VRING_ERR"): void;
-  /** The driver broke the ring; it stands still until it is set up anew. Returns when the device status says so. */
-  onBroken(index: number, error: unknown): Awaitable<void>;
+  /**
+   * The driver broke the ring; it stands still until it is set up anew. Returns when the device status says so.
+   *
+   * @param dump what was found, where the ring's thread could look
+   */
+  onBroken(index: number, error: unknown, dump?: BrokenRing): Awaitable<void>;
 }
 
 /** A ring as those see it who take its requests and complete them. */
 export interface RingToWork extends Omit<Queue, "complete"> {
   /** Waiting. */
   readonly reactor: Reactor;
+  /** Where it counts. */
+  readonly counters: RingCounters;
   /** The ring, from its first start until it stops. */
   readonly ring: Ring | undefined;
   /** Whether requests may be taken: it is started and enabled. */

@@ -5,7 +5,7 @@
  */
 
 import process from "node:process";
-import { errorText } from "../../mod.ts";
+import type { Log } from "../../mod.ts";
 import {
   ConsoleDevice,
   type ConsoleEnd,
@@ -27,6 +27,7 @@ interface Opened {
   readonly output: Output;
   /** Socket files that are removed at the end. */
   readonly sockets: string[];
+  readonly log: Log | undefined;
   stdio: StdioEnd | undefined;
 }
 
@@ -37,7 +38,7 @@ async function openEnd(text: string, label: string, opened: Opened): Promise<Con
   const at = text.indexOf(":");
   const kind = at < 0 ? text : text.slice(0, at);
   const rest = at < 0 ? "" : text.slice(at + 1);
-  const onError = (error: unknown) => opened.output.error(`warning: console: ${label}: ${errorText(error)}`);
+  const onError = (error: unknown) => opened.log?.("warning", `console: ${label}`, error);
   if ((rest !== "") === ["unix", "web", "log"].includes(kind)) {
     switch (kind) {
       case "null":
@@ -131,7 +132,7 @@ export const console: Command = {
     );
     const size = values.size === undefined ? undefined : /^(\d{1,5})x(\d{1,5})$/.exec(String(values.size));
     if (size === null) throw new UsageError(`--size must be such as 80x24, got ${values.size}`);
-    const opened: Opened = { ends: [], output, sockets: [], stdio: undefined };
+    const opened: Opened = { ends: [], output, log: options.log, sockets: [], stdio: undefined };
     try {
       const ports: PortOptions[] = [];
       for (const { name, end: text } of [...terminals, ...channels]) {

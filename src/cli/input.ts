@@ -4,7 +4,6 @@
  * @module
  */
 
-import { errorText } from "../../mod.ts";
 import { EvdevDevice } from "../devices/input/mod.ts";
 import { type Command, UsageError } from "./command.ts";
 import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
@@ -36,7 +35,7 @@ export const input: Command = {
     const device = EvdevDevice.open({
       path: String(path),
       grab: values["no-grab"] !== true,
-      onGone: (error) => output.error(`error: input: ${path} is gone: ${errorText(error)}`),
+      onGone: (error) => options.log?.("error", `input: ${path} is gone`, error),
     });
     try {
       const what = `vhost-user input: ${path}, ${JSON.stringify(device.profile.name)},`;

@@ -4,7 +4,6 @@
  * @module
  */
 
-import { errorText } from "../../mod.ts";
 import {
   FileSource,
   type RandomSource,
@@ -74,7 +73,7 @@ export const rng: Command = {
       const device = new RngDevice({
         source,
         rateLimit,
-        onError: (error) => output.error(`error: rng: the source failed; guests wait: ${errorText(error)}`),
+        onError: (error) => options.log?.("error", "rng: the source failed; guests wait", error),
       });
       await serveUntilSignal(device, options, `vhost-user rng: ${from ?? "the system"}`, output, () => {});
     } finally {

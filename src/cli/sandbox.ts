@@ -66,5 +66,5 @@ export async function enterSandbox(needs: Needs, mode: SandboxMode, log: Log): P
     ...calls ? [`system calls filtered${noFiles ? ", none opens a file" : ""}`] : [],
     ...landlock > 0 ? [`Landlock ${landlock} for ${everyThread ? "all threads" : "the main thread"}`] : [],
   ];
-  log("info", `sandbox: ${parts.length === 0 ? "none" : parts.join("; ")}`);
+  log("info", `sandbox: ${parts.length === 0 ? "none" : parts.join("; ")}`, undefined, { event: "sandbox" });
 }

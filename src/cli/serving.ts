@@ -8,8 +8,6 @@ import process from "node:process";
 import {
   describeTakeover,
   type Device,
-  errorText,
-  type Log,
   logToStderr,
   type Needs,
   Reactor,
@@ -29,6 +27,8 @@ import {
   wholeNumber,
 } from "./command.ts";
 import { limitOption, limitsFrom } from "./limits.ts";
+import { commandLog, loggingOptions } from "./logging.ts";
+import type { MetricsListener } from "./metrics_listener.ts";
 import { startSuccessor } from "./successor.ts";
 import { enterSandbox, type SandboxMode, sandboxMode, sandboxOption, withSockets } from "./sandbox.ts";
 
@@ -72,8 +72,13 @@ export const servingOptions: Readonly<Record<string, Option>> = {
       "starts the same command line again in this way, if deno has --allow-run and --allow-env and\n" +
       "the sandbox is off.",
   },
-  "trace": { help: "Print every message of the control socket." },
-  "verbose": { help: "Print when front-ends come and go." },
+  "metrics-listen": {
+    value: "WHERE",
+    help:
+      "Serve metrics for Prometheus at [ADDRESS:]PORT, on this machine alone without an ADDRESS, or at\n" +
+      "unix:PATH. Needs deno's --allow-net=127.0.0.1 (or ADDRESS, or unix:PATH; for that one\n--allow-read=PATH and --allow-write=PATH too).",
+  },
+  ...loggingOptions,
 };
 
 /** What `--workers` needs. */
@@ -88,6 +93,8 @@ export interface ServingOptions extends ServeOptions {
   readonly faults: readonly string[];
   /** How much it insists on its sandbox. */
   readonly sandbox: SandboxMode;
+  /** Where to serve metrics. */
+  readonly metricsListen?: string;
 }
 
 function userIds(text: string): number[] {
@@ -101,15 +108,12 @@ function userIds(text: string): number[] {
 
 /** The options of {@link servingOptions}. */
 export function serveOptions(values: Values, output: Output): ServingOptions {
-  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, verbose, takeover } =
-    values;
+  const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, takeover } = values;
   const { "allow-uid": users } = values;
   if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
   if (takeover === true && path === undefined) throw new UsageError("--takeover needs --socket-path");
-  const log: Log = (level, text, error) => {
-    if (level === "debug" || (level === "info" && verbose !== true)) return;
-    output.error(`${level}: ${text}${error === undefined ? "" : `: ${errorText(error)}`}`);
-  };
+  const { log, trace: print } = commandLog(values, output);
+  const metricsListen = values["metrics-listen"] as string | undefined;
   return {
     socketPath: path as string | undefined,
     fd: fd === undefined ? undefined : wholeNumber("fd", String(fd), 0, 1 << 20),
@@ -125,8 +129,11 @@ export function serveOptions(values: Values, output: Output): ServingOptions {
     takeover: path === undefined ? undefined : takeover === true ? "take" : "allow",
     log,
     onSession: trace !== true ? undefined : (session) => {
-      session.connection.tap = (direction, message) => output.error(describeMessage(direction, message));
+      const about = { event: "message", session: session.number } as const;
+      session.connection.tap = (direction, message) => print(describeMessage(direction, message), about);
     },
+    metricsListen,
+    measure: metricsListen !== undefined,
   };
 }
 
@@ -192,7 +199,11 @@ export async function serveAllUntilSignal(
   needs: Needs = {},
 ): Promise<void> {
   const servers: Server[] = [];
-  const stop = () => servers.forEach((server) => server.close());
+  let metrics: MetricsListener | undefined;
+  const stop = () => {
+    servers.forEach((server) => server.close());
+    metrics?.close();
+  };
   const signals = {
     SIGTERM: stop,
     SIGINT: stop,
@@ -204,6 +215,12 @@ export async function serveAllUntilSignal(
     // First, so that nothing that takes a turn of the event loop comes between listening and the sandbox.
     if (sandbox !== "off") await Reactor.shared().prepare();
     for (const each of all) servers.push(await serveOne(each, output));
+    const where = all.find(({ options }) => options.metricsListen !== undefined)?.options.metricsListen;
+    if (where !== undefined) {
+      // Others do without a server of HTTP.
+      const { MetricsListener } = await import("./metrics_listener.ts");
+      metrics = await MetricsListener.listen(where, servers);
+    }
     await enterSandbox(withSockets(needs, all.map(({ options }) => options.socketPath)), sandbox, log);
   } catch (error) {
     stop();
@@ -215,6 +232,8 @@ export async function serveAllUntilSignal(
     const taken = takenOver === undefined ? "" : `: ${describeTakeover(takenOver)}`;
     output.out(`${what} on ${options.socketPath ?? `descriptor ${options.fd}`}${taken}`);
   }
+  if (metrics !== undefined) output.out(`metrics on ${metrics.url}`);
   await Promise.all(servers.map((server) => server.finished));
+  metrics?.close();
   for (const [signal, action] of Object.entries(signals)) process.off(signal, action);
 }

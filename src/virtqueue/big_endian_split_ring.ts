@@ -58,6 +58,11 @@ export class BigEndianSplitRing extends SplitRing {
     return super.pop();
   }
 
+  /** They are the other way round. */
+  protected override get littleEndian(): boolean {
+    return false;
+  }
+
   /** 16 bits, turned around. */
   protected override half(value: number): number {
     return swap16(value);

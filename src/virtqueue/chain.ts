@@ -48,6 +48,8 @@ export class Chain {
    * it; negative for the rest.
    */
   turn: number = -1;
+  /** When it was taken, where its time is measured; 0 otherwise. Kept by the back-end. */
+  since = 0;
   /** For the device: anything that it keeps with the slot, to use it again for the next request there. */
   context: unknown = undefined;
   #taken = 0;

@@ -7,7 +7,7 @@
 import type { AddressSpace } from "../memory/address_space.ts";
 import { Segments } from "../memory/segments.ts";
 import type { Chain } from "./chain.ts";
-import { RingError, type RingPart } from "./ring.ts";
+import { RingError, type RingErrorPlace, type RingPart } from "./ring.ts";
 import { DESCRIPTOR_SIZE, DescriptorFlag } from "./split_layout.ts";
 
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
@@ -22,30 +22,66 @@ export function partOffset({ region, offset }: RingPart): number {
   return region.bufferOffset + offset;
 }
 
+/** Sections of virtio 1.4 that say what descriptors are. */
+export interface DescriptorSections {
+  /** The fields of a descriptor. */
+  readonly fields: string;
+  /** What is readable comes before what is writable. */
+  readonly order: string;
+  /** What a driver must do in tables. */
+  readonly indirect: string;
+  /** Tables. */
+  readonly table: string;
+}
+
+const splitSections: DescriptorSections = {
+  fields: "2.7.5",
+  order: "2.7.4.2",
+  indirect: "2.7.5.3.1",
+  table: "2.7.5.3",
+};
+
+/** The same for packed rings. */
+export const packedSections: DescriptorSections = {
+  fields: "2.8.13",
+  order: "2.8.17",
+  indirect: "2.8.19",
+  table: "2.8.7",
+};
+
 // Apart from where they are thrown: what is short is compiled into the loops that use it.
 
-function outside(head: number, index: number, low: number, high: number, length: number): RingError {
+function outside(
+  head: number,
+  index: number,
+  low: number,
+  high: number,
+  length: number,
+  place: RingErrorPlace,
+): RingError {
   const address = (low >>> 0) + (high >>> 0) * TWO_32;
   return new RingError(
     `descriptor ${index} of head ${head}: 0x${address.toString(16)}+${length} is not in guest memory`,
+    place,
   );
 }
 
-function afterWritable(head: number, index: number): RingError {
-  return new RingError(`descriptor ${index} of head ${head}: readable after writable`);
+function afterWritable(head: number, index: number, place: RingErrorPlace): RingError {
+  return new RingError(`descriptor ${index} of head ${head}: readable after writable`, place);
 }
 
-function tooLong(head: number): RingError {
-  return new RingError(`chain of head ${head}: 2^32 bytes or more`);
+function tooLong(head: number, section: string | undefined): RingError {
+  return new RingError(`chain of head ${head}: 2^32 bytes or more`, { section, descriptor: head });
 }
 
 /**
  * Checks the length of a request that was read.
  *
+ * @param section of the rule, where there is one
  * @throws {RingError} when 32 bits cannot count it
  */
-export function checkLength(chain: Chain, head: number): void {
-  if (chain.readable.byteLength + chain.writable.byteLength >= TWO_32) throw tooLong(head);
+export function checkLength(chain: Chain, head: number, section?: string): void {
+  if (chain.readable.byteLength + chain.writable.byteLength >= TWO_32) throw tooLong(head, section);
 }
 
 /**
@@ -58,6 +94,7 @@ export class Descriptors {
   readonly #space: AddressSpace;
   readonly #indirect: boolean;
   readonly #longest: number;
+  readonly #sections: DescriptorSections;
   /** The indirect table that is being read. */
   readonly #table: Segments;
 
@@ -68,8 +105,16 @@ export class Descriptors {
    * @param size entries of the ring
    * @param indirect whether INDIRECT_DESC was negotiated
    * @param table how words of an indirect table are read
+   * @param sections what errors cite
    */
-  constructor(space: AddressSpace, size: number, indirect: boolean, table: Segments = new Segments()) {
+  constructor(
+    space: AddressSpace,
+    size: number,
+    indirect: boolean,
+    table: Segments = new Segments(),
+    sections: DescriptorSections = splitSections,
+  ) {
+    this.#sections = sections;
     this.#space = space;
     this.#table = table;
     this.#indirect = indirect;
@@ -84,6 +129,7 @@ export class Descriptors {
    * @param index place of this one, in the ring or in its table
    * @param low lower half of the address
    * @param high upper half of the address
+   * @param owner the descriptor of the ring that leads here: this one, or that of its table
    * @throws {RingError} when it breaks the rules
    */
   append(
@@ -94,32 +140,49 @@ export class Descriptors {
     high: number,
     length: number,
     flags: number,
+    owner: number = index,
   ): void {
     const writable = (flags & WRITE) !== 0;
     const segments = writable ? chain.writable : chain.readable;
-    if (!writable && chain.writable.count > 0) throw afterWritable(head, index);
+    if (!writable && chain.writable.count > 0) {
+      throw afterWritable(head, index, { section: this.#sections.order, descriptor: owner });
+    }
     if (length > 0 && !this.#space.appendWords(segments, low, high, length, writable)) {
-      throw outside(head, index, low, high, length);
+      throw outside(head, index, low, high, length, {
+        section: this.#sections.fields,
+        descriptor: owner,
+      });
     }
   }
 
   /** Opens the table that a descriptor refers to. Returns how many descriptors it has. */
   #open(index: number, low: number, high: number, length: number, flags: number): number {
-    if ((flags & NEXT) !== 0) throw new RingError(`descriptor ${index}: INDIRECT together with NEXT`);
-    if (!this.#indirect) throw new RingError(`descriptor ${index}: INDIRECT was not negotiated`);
+    if ((flags & NEXT) !== 0) {
+      throw this.#wrongTable(index, `descriptor ${index}: INDIRECT together with NEXT`);
+    }
+    if (!this.#indirect) throw this.#wrongTable(index, `descriptor ${index}: INDIRECT was not negotiated`);
     if (length === 0 || length % DESCRIPTOR_SIZE !== 0) {
-      throw new RingError(
+      throw this.#wrongTable(
+        index,
         `indirect table of ${length} bytes: must be a multiple of ${DESCRIPTOR_SIZE}, more than 0`,
+        this.#sections.table,
       );
     }
     this.#table.clear();
     if (!this.#space.appendWords(this.#table, low, high, length, false)) {
       const table = (low >>> 0) + (high >>> 0) * TWO_32;
-      throw new RingError(
+      throw this.#wrongTable(
+        index,
         `indirect table of descriptor ${index}: 0x${table.toString(16)}+${length} is not in guest memory`,
+        this.#sections.table,
       );
     }
     return length / DESCRIPTOR_SIZE;
+  }
+
+  /** @param index the descriptor that refers to the table */
+  #wrongTable(index: number, text: string, section: string = this.#sections.indirect): RingError {
+    return new RingError(text, { section, descriptor: index });
   }
 
   /**
@@ -143,7 +206,8 @@ export class Descriptors {
     let entry = 0;
     for (let count = 1;; count++) {
       if (count > most) {
-        throw new RingError(
+        throw this.#wrongTable(
+          index,
           `indirect table at descriptor ${index} has a loop or is too long: more than ${most} descriptors`,
         );
       }
@@ -151,7 +215,7 @@ export class Descriptors {
       const last = table.getUint32(at + 12);
       const entryFlags = last & 0xffff;
       if ((entryFlags & INDIRECT) !== 0) {
-        throw new RingError(`indirect table at descriptor ${index}: nested table`);
+        throw this.#wrongTable(index, `indirect table at descriptor ${index}: nested table`);
       }
       this.append(
         chain,
@@ -161,11 +225,16 @@ export class Descriptors {
         table.getUint32(at + 4) | 0,
         table.getUint32(at + 8),
         entryFlags,
+        index,
       );
       if ((entryFlags & NEXT) === 0) return;
       entry = last >>> 16;
       if (entry >= entries) {
-        throw new RingError(`next descriptor ${entry} in an indirect table of ${entries}`);
+        throw this.#wrongTable(
+          index,
+          `next descriptor ${entry} in an indirect table of ${entries}`,
+          this.#sections.table,
+        );
       }
     }
   }
@@ -188,7 +257,8 @@ export class Descriptors {
   ): void {
     const entries = this.#open(index, low, high, length, flags);
     if (entries > this.#longest) {
-      throw new RingError(
+      throw this.#wrongTable(
+        index,
         `indirect table at descriptor ${index} is too long: ${entries} descriptors, at most ${this.#longest}`,
       );
     }
@@ -203,6 +273,7 @@ export class Descriptors {
         table.getUint32(at + 4) | 0,
         table.getUint32(at + 8),
         table.getUint32(at + 12) >>> 16,
+        index,
       );
     }
   }

@@ -21,6 +21,7 @@ export { type InflightRegion, inflightRegionSize } from "./inflight.ts";
 export * from "./packed_layout.ts";
 export * from "./packed_ring.ts";
 export * from "./ring.ts";
+export type { DescriptorDump, RingDump } from "./ring_dump.ts";
 export * from "./split_layout.ts";
 export * from "./split_ring.ts";
 export type { AddressSpace } from "../memory/address_space.ts";

@@ -7,7 +7,7 @@
 import type { AddressSpace } from "../memory/address_space.ts";
 import type { DirtyLog } from "../memory/dirty_log.ts";
 import { Chain } from "./chain.ts";
-import { checkLength, Descriptors, partOffset } from "./descriptors.ts";
+import { checkLength, Descriptors, packedSections, partOffset } from "./descriptors.ts";
 import { InflightPacked } from "./inflight_packed.ts";
 import {
   availableFlags,
@@ -24,6 +24,7 @@ import {
 } from "./packed_layout.ts";
 import { ReturnOrder } from "./return_order.ts";
 import { type Ring, RingError, type RingOptions, type RingPlace } from "./ring.ts";
+import { around, dumpDescriptors, type RingDump } from "./ring_dump.ts";
 import { DESCRIPTOR_SIZE, DescriptorFlag, MAX_RING_SIZE } from "./split_layout.ts";
 
 // Constants of this file are compiled in, those of other files are loaded each time.
@@ -44,11 +45,17 @@ const CHAINS_AT_ONCE = 16;
 // Apart from where they are thrown: what is short is compiled into the loops that use it.
 
 function tooMany(head: number, most: number): RingError {
-  return new RingError(`chain of head ${head}: more than ${most} descriptors, all that are not in flight`);
+  return new RingError(`chain of head ${head}: more than ${most} descriptors, all that are not in flight`, {
+    section: "2.8.17",
+    descriptor: head,
+  });
 }
 
 function mixed(head: number, index: number): RingError {
-  return new RingError(`descriptor ${index} of head ${head}: INDIRECT in a chain`);
+  return new RingError(`descriptor ${index} of head ${head}: INDIRECT in a chain`, {
+    section: "2.8.19",
+    descriptor: index,
+  });
 }
 
 /** The device's side of a packed ring. */
@@ -109,7 +116,7 @@ export class PackedRing implements Ring {
     }
     this.size = size;
     this.#options = options;
-    this.#descriptors = new Descriptors(space, size, options.indirect);
+    this.#descriptors = new Descriptors(space, size, options.indirect, undefined, packedSections);
     this.#order = options.inOrder ? new ReturnOrder(size) : undefined;
     this.bind(place);
     let [next, used] = this.#positions(options.base);
@@ -162,6 +169,31 @@ export class PackedRing implements Ring {
     this.#deviceEvent = new Int32Array(used.region.buffer, partOffset(used), EVENT_SIZE / 4);
     this.#ringAddress = descriptor.region.guestAddress + descriptor.offset;
     this.#eventAddress = used.region.guestAddress + used.offset;
+  }
+
+  /** The ring as it is now. */
+  dump(offending?: number): RingDump {
+    const { size } = this;
+    const words = this.#words;
+    const event = (name: string, word: number): Record<string, number> => ({
+      [`${name}.off_wrap`]: word & 0xffff,
+      [`${name}.flags`]: word >>> 16 & 3,
+    });
+    const view = new DataView(words.buffer, words.byteOffset, words.byteLength);
+    const center = offending ?? this.#next;
+    return {
+      format: "packed",
+      inFlight: this.#inFlight,
+      fields: {
+        ...event("driver_event", this.#driverEvent[0]),
+        ...event("device_event", this.#deviceEvent[0]),
+        "device.next": this.#next,
+        "device.next_wrap": this.#nextPosition >>> 15,
+        "device.used": this.#used,
+        "device.used_wrap": this.#usedPosition >>> 15,
+      },
+      descriptors: center < size ? dumpDescriptors(view, around(center, size), offending, true) : [],
+    };
   }
 
   /** Requests taken and not yet returned. */

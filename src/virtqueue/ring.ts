@@ -8,8 +8,9 @@ import type { DirtyLog } from "../memory/dirty_log.ts";
 import type { Region } from "../memory/region.ts";
 import type { Chain } from "./chain.ts";
 import type { InflightRegion } from "./inflight.ts";
+import type { RingDump } from "./ring_dump.ts";
 
-export { RingError } from "./ring_error.ts";
+export { RingError, type RingErrorPlace } from "./ring_error.ts";
 
 /** Memory in one piece: a region, or scattered pages that were put in a row. */
 export type RingMemory = Pick<Region, "buffer" | "bufferOffset" | "guestAddress">;
@@ -98,4 +99,11 @@ export interface Ring {
 
   /** Asks the driver to tell of new requests. Returns whether some came in before it could know. */
   arm(): boolean;
+
+  /**
+   * The ring as it is now, for those who look for what went wrong. Allocates: not for the data plane.
+   *
+   * @param offending the descriptor in question; by default those around the next one to take are shown
+   */
+  dump(offending?: number): RingDump;
 }

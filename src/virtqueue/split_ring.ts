@@ -12,6 +12,7 @@ import { checkLength, Descriptors, partOffset } from "./descriptors.ts";
 import { InflightSplit } from "./inflight_split.ts";
 import { ReturnOrder } from "./return_order.ts";
 import { type Ring, RingError, type RingOptions, type RingPlace } from "./ring.ts";
+import { around, dumpDescriptors, type RingDump } from "./ring_dump.ts";
 import {
   DescriptorFlag,
   MAX_RING_SIZE,
@@ -42,23 +43,35 @@ const CHAINS_AT_ONCE = 16;
 function tooFar(seen: number, distance: number, next: number, size: number): RingError {
   return new RingError(
     `available index ${seen} is ${distance} ahead of ${next}, more than the ring's ${size} entries`,
+    { section: "2.7.6.1" },
   );
 }
 
 function noHead(head: number, next: number, size: number): RingError {
-  return new RingError(`head ${head} at available index ${next}: the table has ${size} descriptors`);
+  return new RingError(`head ${head} at available index ${next}: the table has ${size} descriptors`, {
+    section: "2.7.6",
+  });
 }
 
-function noNext(head: number, index: number, size: number): RingError {
-  return new RingError(`next descriptor ${index} of head ${head}: the table has ${size}`);
+function noNext(head: number, descriptor: number, index: number, size: number): RingError {
+  return new RingError(`next descriptor ${index} of head ${head}: the table has ${size}`, {
+    section: "2.7.5",
+    descriptor,
+  });
 }
 
 function loop(head: number, size: number): RingError {
-  return new RingError(`chain of head ${head} has a loop: more than ${size} descriptors`);
+  return new RingError(`chain of head ${head} has a loop: more than ${size} descriptors`, {
+    section: "2.7.5.2",
+    descriptor: head,
+  });
 }
 
 function twice(head: number): RingError {
-  return new RingError(`head ${head} was made available again before it was returned`);
+  return new RingError(`head ${head} was made available again before it was returned`, {
+    section: "2.7.13",
+    descriptor: head,
+  });
 }
 
 /**
@@ -141,6 +154,11 @@ export class SplitRing implements Ring {
     this.#usedRing = new Uint32Array(used.region.buffer, partOffset(used) + USED_RING, 2 * this.size);
   }
 
+  /** Byte order of the ring's fields. */
+  protected get littleEndian(): boolean {
+    return true;
+  }
+
   /** 16 bits of the ring, as read or as to be written. */
   protected half(value: number): number {
     return value;
@@ -180,6 +198,39 @@ export class SplitRing implements Ring {
     const at = AVAIL_RING + (this.#next & this.#mask);
     this.copyHead(this.#available, this.#heads, at);
     this.copyChain(this.#guestWords, this.#words, this.#heads[at]);
+  }
+
+  /** The ring as it is now. */
+  dump(offending?: number): RingDump {
+    const { size } = this;
+    const { eventIdx } = this.#options;
+    const available = (at: number): number => this.half(this.#available[at]);
+    const used = (at: number): number => this.half(this.#usedIndex[at]);
+    const table = this.#guestWords;
+    const view = new DataView(table.buffer, table.byteOffset, table.byteLength);
+    const head = available(AVAIL_RING + (this.#next & this.#mask));
+    const center = offending ?? head;
+    return {
+      format: "split",
+      inFlight: this.#inFlight,
+      fields: {
+        "avail.flags": available(AVAIL_FLAGS),
+        "avail.idx": available(AVAIL_IDX),
+        ...eventIdx ? { "avail.used_event": available(AVAIL_RING + size) } : {},
+        "used.flags": used(USED_FLAGS),
+        "used.idx": used(USED_IDX),
+        ...eventIdx ? { "used.avail_event": used(2 + 4 * size) } : {},
+        "device.next": this.#next,
+        "device.used": this.#used,
+      },
+      heads: around(this.#next & this.#mask, size).map((index) => ({
+        index,
+        head: available(AVAIL_RING + index),
+      })),
+      descriptors: center < size
+        ? dumpDescriptors(view, around(center, size), offending, false, this.littleEndian)
+        : [],
+    };
   }
 
   /** Requests taken and not yet returned. */
@@ -240,7 +291,7 @@ export class SplitRing implements Ring {
     // Also after descriptors that could not be read.
     chain.reset();
     this.#read(chain, head);
-    checkLength(chain, head);
+    checkLength(chain, head, "2.7.5.2");
     chain.inFlight = true;
     this.#inFlight++;
     this.#order?.take(chain);
@@ -274,8 +325,9 @@ export class SplitRing implements Ring {
       }
       descriptors.append(chain, head, index, low, high, length, flags);
       if ((flags & NEXT) === 0) return;
-      index = last >>> 16;
-      if (index >= this.size) throw noNext(head, index, this.size);
+      const next = last >>> 16;
+      if (next >= this.size) throw noNext(head, index, next, this.size);
+      index = next;
     }
   }
 

@@ -20,7 +20,7 @@ export function configHandlers(state: SessionState): Handlers<typeof frontendMes
         const space = config?.read(state.endianness) ?? new Uint8Array(0);
         answer.set(space.subarray(offset, offset + data.length));
       } catch (error) {
-        state.log("warning", "GET_CONFIG: the device cannot tell its configuration space", error);
+        state.messageFailed("GET_CONFIG", ": the device cannot tell its configuration space", error);
         return new Reply<Config>(undefined);
       }
       return { offset, flags, data: answer };

@@ -32,7 +32,7 @@ export function deviceHandlers(state: SessionState): Handlers<typeof frontendMes
         }
         return { ...session, sessionId: await behaviour.crypto.create(session) };
       } catch (error) {
-        state.log("warning", "CREATE_CRYPTO_SESSION failed", error);
+        state.messageFailed("CREATE_CRYPTO_SESSION", " failed", error);
         return { ...session, sessionId: -1n };
       }
     },
@@ -45,7 +45,7 @@ export function deviceHandlers(state: SessionState): Handlers<typeof frontendMes
     },
     GET_SHARED_OBJECT: (uuid) => {
       if (uuid === undefined) {
-        state.log("warning", "GET_SHARED_OBJECT: the front-end does not say which, so it gets none");
+        state.messageFailed("GET_SHARED_OBJECT", ": the front-end does not say which, so it gets none");
       }
       const fd = uuid === undefined ? undefined : behaviour.sharedObject?.(uuid);
       return new Reply<void>(undefined, fd === undefined ? [] : [fd]);

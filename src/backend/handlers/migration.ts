@@ -34,7 +34,7 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
         );
         return new Reply(reply, [fd], true);
       } catch (error) {
-        state.log("warning", "GET_INFLIGHT_FD: there is no such buffer", error);
+        state.messageFailed("GET_INFLIGHT_FD", ": there is no such buffer", error);
         return { ...request, mmapSize: 0n, mmapOffset: 0n };
       }
     },
@@ -48,7 +48,7 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
     },
     SET_DEVICE_STATE_FD: ({ direction }, fds): DeviceStateReply => {
       const refused = (why: string, error?: unknown): DeviceStateReply => {
-        state.log("warning", `SET_DEVICE_STATE_FD: the state cannot be transferred: ${why}`, error);
+        state.messageFailed("SET_DEVICE_STATE_FD", `: the state cannot be transferred: ${why}`, error);
         return { error: 1, noDescriptor: true };
       };
       const keeper = state.behaviour.state;
@@ -78,7 +78,7 @@ export function migrationHandlers(state: SessionState): Handlers<typeof frontend
         await transfer.outcome;
         return 0n;
       } catch (error) {
-        state.log("error", "CHECK_DEVICE_STATE: the device's state was not transferred", error);
+        state.messageFailed("CHECK_DEVICE_STATE", ": the device's state was not transferred", error, "error");
         return 1n;
       } finally {
         state.transfer = undefined;

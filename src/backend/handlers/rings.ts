@@ -60,7 +60,7 @@ function stopVring(state: SessionState, index: number): Awaitable<VringState> {
   const vring = state.vrings[index];
   if (vring === undefined) {
     // There is no way to answer failure, and a front-end waits for an answer.
-    state.log("warning", `GET_VRING_BASE: ring must be 0 to ${state.vrings.length - 1}, got ${index}`);
+    state.messageFailed("GET_VRING_BASE", `: ring must be 0 to ${state.vrings.length - 1}, got ${index}`);
     return { index, num: 0 };
   }
   return after(

@@ -114,7 +114,15 @@ export class Giver {
     const peer = peerCredentials(fd);
     if (peer.uid !== this.#user || this.#dialogues.size >= MOST) {
       const why = peer.uid !== this.#user ? `user ${peer.uid} is not user ${this.#user}` : "too many ask";
-      this.#log("warning", `${this.#givable.name}: process ${peer.pid} may not take over: ${why}`);
+      this.#log(
+        "warning",
+        `${this.#givable.name}: process ${peer.pid} may not take over: ${why}`,
+        undefined,
+        {
+          event: "takeover.failed",
+          device: this.#givable.name,
+        },
+      );
       close(fd);
       return;
     }
@@ -138,7 +146,10 @@ export class Giver {
         this.#giving = false;
       }
     } catch (error) {
-      this.#log("warning", `${name}: process ${pid} has not taken over; this one serves on`, error);
+      this.#log("warning", `${name}: process ${pid} has not taken over; this one serves on`, error, {
+        event: "takeover.failed",
+        device: name,
+      });
       dialogue.patience = GREETING;
       const text = new TextEncoder().encode(errorText(error)).subarray(0, MAX_PAYLOAD);
       await dialogue.send("REFUSED", text).catch(() => {});

@@ -11,6 +11,7 @@ import { Region, type RegionShare } from "../../memory/region.ts";
 import type { Awaitable } from "../awaitable.ts";
 import type { Device, FrontEndLink } from "../device.ts";
 import type { Limits } from "../limits.ts";
+import { RingCounters } from "../ring_counters.ts";
 import { type RingEvents, RingHost } from "../ring_host.ts";
 import { SharedWindows } from "../shared_windows.ts";
 import type { Vring } from "../vring.ts";
@@ -21,6 +22,7 @@ import {
   type Outcome,
   packError,
   type RingEvent,
+  type RingSeat,
   type RingStatus,
   unpack,
   unpackError,
@@ -86,7 +88,7 @@ export class HostedSession {
   constructor(
     session: number,
     device: Device,
-    { rings, limits }: { readonly rings: readonly number[]; readonly limits: Limits },
+    { rings, limits }: { readonly rings: readonly RingSeat[]; readonly limits: Limits },
     reactor: Reactor,
     post: (message: FromThread) => void,
   ) {
@@ -102,7 +104,15 @@ export class HostedSession {
       windows: this.#windows,
     });
     for (const [id, size] of behaviour.sharedMemory ?? []) sizes.set(id, size);
-    this.#host = host = new RingHost(behaviour, rings, reactor, this.#events(), limits);
+    const counters = new Map(rings.map(({ index, counters }) => [index, new RingCounters(counters)]));
+    this.#host = host = new RingHost(
+      behaviour,
+      [...counters.keys()],
+      reactor,
+      this.#events(),
+      limits,
+      (index) => counters.get(index) ?? new RingCounters(),
+    );
   }
 
   #events(): RingEvents {
@@ -110,9 +120,9 @@ export class HostedSession {
       this.#post({ kind: "event", session: this.#session, ring, ...rest });
     return {
       onRequestError: (ring, error) => tell(ring, { event: "request failed", error: packError(error) }),
-      onBroken: async (ring, error) => {
+      onBroken: async (ring, error, dump) => {
         const { id, outcome } = this.#ask();
-        tell(ring, { event: "broken", error: packError(error), id });
+        tell(ring, { event: "broken", error: packError(error), dump, id });
         await outcome;
       },
       onMemoryLost: (error) => tell(-1, { event: "memory lost", error: packError(error) }),

@@ -7,6 +7,7 @@
 import { ownThread } from "../../../ffi/deno.ts";
 import { consume } from "../../../ffi/eventfd.ts";
 import { Reactor } from "../../../ffi/reactor.ts";
+import { ReactorCounters } from "../../../ffi/reactor_counters.ts";
 import type { Device } from "../device.ts";
 import { HostedSession, outcomeOf } from "./hosted_session.ts";
 import { makeDevice } from "./make_device.ts";
@@ -57,6 +58,7 @@ function receive(message: ToThread): void {
 async function start(message: Extract<ToThread, { kind: "start" }>): Promise<void> {
   device = await makeDevice(message.device);
   reactor.pollCeiling = message.pollCeiling;
+  reactor.counters = new ReactorCounters(message.counters);
   bell = message.bell;
   const sent = new Int32Array(message.sent);
   if (!message.eventLoop) reactor.dedicate(() => Atomics.load(sent, 0) !== received);

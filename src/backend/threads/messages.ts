@@ -8,6 +8,7 @@ import { OsError } from "../../../ffi/os_error.ts";
 import { MemoryError } from "../../memory/region.ts";
 import { FieldError, ProtocolError } from "../../protocol/error.ts";
 import type { Endianness } from "../../protocol/struct.ts";
+import type { BrokenRing } from "../broken_ring.ts";
 import type { Limits } from "../limits.ts";
 import { RingError } from "../../virtqueue/ring.ts";
 
@@ -48,17 +49,26 @@ export type ToThread =
     readonly pollCeiling: number;
     /** Whether the event loop has to stay free. */
     readonly eventLoop: boolean;
+    /** Where the thread's reactor counts. */
+    readonly counters: SharedArrayBuffer;
   }
   | {
     readonly kind: "open";
     readonly session: number;
     readonly id: number;
-    readonly rings: readonly number[];
+    readonly rings: readonly RingSeat[];
     readonly limits: Limits;
   }
   | Call
   | { readonly kind: "answer"; readonly session: number; readonly id: number; readonly outcome: Outcome }
   | { readonly kind: "end" };
+
+/** A ring that a thread is to run. */
+export interface RingSeat {
+  readonly index: number;
+  /** Where it counts. */
+  readonly counters: SharedArrayBuffer;
+}
 
 /** What is known of a ring outside its thread. */
 export interface RingStatus {
@@ -100,7 +110,7 @@ export type RingEvent =
   & (
     | { readonly event: "request failed" | "memory lost"; readonly error: ErrorText }
     /** Answered when the device status says so. */
-    | { readonly event: "broken"; readonly error: ErrorText; readonly id: number }
+    | { readonly event: "broken"; readonly error: ErrorText; readonly dump?: BrokenRing; readonly id: number }
     | { readonly event: "running" | "rewound" }
     | { readonly event: "missing"; readonly iova: number; readonly access: number; readonly miss: number }
     | { readonly event: "notify"; readonly message: "VRING_CALL" | "VRING_ERR" }

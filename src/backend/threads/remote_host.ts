@@ -19,6 +19,7 @@ import {
   type FromThread,
   packError,
   type RingEvent,
+  type RingSeat,
   type RingStatus,
   unpack,
   unpackError,
@@ -149,7 +150,7 @@ export class RemoteHost implements RingHosting, SessionInbox {
   constructor(
     thread: RingThread,
     session: number,
-    rings: readonly number[],
+    rings: readonly RingSeat[],
     events: RingEvents,
     link: FrontEndLink,
     limits: Limits,
@@ -158,7 +159,7 @@ export class RemoteHost implements RingHosting, SessionInbox {
     this.#session = session;
     this.#events = events;
     this.#link = link;
-    this.vrings = rings.map((index) =>
+    this.vrings = rings.map(({ index }) =>
       new RemoteVring(index, thread, (method, ...args) => this.#call(index, method, args))
     );
     thread.join(session, this);
@@ -320,7 +321,7 @@ export class RemoteHost implements RingHosting, SessionInbox {
       case "request failed":
         return this.#events.onRequestError(ring, unpackError(event.error));
       case "broken":
-        void this.#events.onBroken(ring, unpackError(event.error));
+        void this.#events.onBroken(ring, unpackError(event.error), event.dump);
         return this.#thread.post({ kind: "answer", session: this.#session, id: event.id, outcome: {} });
       case "memory lost":
         return this.#events.onMemoryLost(unpackError(event.error));

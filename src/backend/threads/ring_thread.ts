@@ -7,6 +7,7 @@
 import { startThread, type Thread } from "../../../ffi/deno.ts";
 import { eventfd, signal } from "../../../ffi/eventfd.ts";
 import { close } from "../../../ffi/fd.ts";
+import { ReactorCounters } from "../../../ffi/reactor_counters.ts";
 import { type DeviceSource, type FromThread, type Outcome, type ToThread, unpack } from "./messages.ts";
 
 /** Takes what a thread sends about one session. */
@@ -29,6 +30,8 @@ export class RingThread {
   readonly index: number;
   /** Resolves when it has loaded its device; rejects when it cannot. */
   readonly ready: Promise<void>;
+  /** How its reactor waits. */
+  readonly counters: ReactorCounters = new ReactorCounters();
   /** Why it can do nothing more. */
   failure: Error | undefined;
   readonly #thread: Thread;
@@ -51,7 +54,8 @@ export class RingThread {
       (reason) => this.#fail(new Error(`ring thread ${index} has ended: ${reason}`)),
     );
     const { buffer } = this.#sent;
-    this.post({ kind: "start", device, sent: buffer, bell: this.#bell, ...options });
+    const { shared: counters } = this.counters;
+    this.post({ kind: "start", device, sent: buffer, bell: this.#bell, counters, ...options });
   }
 
   /** Sends a message. The thread takes it even while it waits in the kernel. */
@@ -60,6 +64,12 @@ export class RingThread {
     Atomics.add(this.#sent, 0, 1);
     this.#thread.post(message);
     signal(this.#bell);
+  }
+
+  /** Has its event loop get a turn so often, ms. */
+  breathe(ms: number): void {
+    this.counters.breath = ms;
+    if (this.failure === undefined) signal(this.#bell);
   }
 
   /** Has what it sends about a session taken, until {@link leave}. */

@@ -7,8 +7,10 @@
 import { threadRefusal } from "../../../ffi/deno.ts";
 import type { DeviceBehaviour, DeviceDefinition, FrontEndLink } from "../device.ts";
 import type { Limits } from "../limits.ts";
+import type { RingCounters } from "../ring_counters.ts";
 import type { RingEvents } from "../ring_host.ts";
-import type { DeviceSource } from "./messages.ts";
+import type { ThreadMetrics } from "../server_metrics.ts";
+import type { DeviceSource, RingSeat } from "./messages.ts";
 import { RemoteHost } from "./remote_host.ts";
 import { RingThread } from "./ring_thread.ts";
 
@@ -83,21 +85,37 @@ export class ThreadPool {
   /**
    * Shares the rings of a new session out: those of a group together, group after group to the next thread.
    *
+   * @param counters where a ring counts
    * @throws {TypeError} when rings that are owned do not say which belong together
    */
-  open(behaviour: DeviceBehaviour, events: RingEvents, link: FrontEndLink, limits: Limits): RemoteHost[] {
+  open(
+    behaviour: DeviceBehaviour,
+    events: RingEvents,
+    link: FrontEndLink,
+    limits: Limits,
+    counters: (index: number) => RingCounters,
+  ): RemoteHost[] {
     if (behaviour.queues.some((queue) => typeof queue !== "function")) {
       checkGroup(this.#name, this.#definition);
     }
     const group = this.#definition.worker?.group ?? 1;
-    const rings: number[][] = this.#threads.map(() => []);
+    const rings: RingSeat[][] = this.#threads.map(() => []);
     behaviour.queues.slice(0, limits.rings).forEach((_, index) =>
-      rings[Math.floor(index / group) % rings.length].push(index)
+      rings[Math.floor(index / group) % rings.length].push({ index, counters: counters(index).shared })
     );
     const session = ++this.#sessions;
     return this.#threads.filter(({ index }) => rings[index].length > 0).map((thread) =>
       new RemoteHost(thread, session, rings[thread.index], events, link, limits)
     );
+  }
+
+  /** How the threads wait, in their order. */
+  get metrics(): ThreadMetrics[] {
+    return this.#threads.map((thread) => ({
+      thread: String(thread.index),
+      counters: thread.counters,
+      breathe: (ms) => thread.breathe(ms),
+    }));
   }
 
   /** Ends the threads, when there is no session any more. */
