@@ -71,6 +71,8 @@ function say(report: Report): void {
 
 // Deno opens two sockets for signals some time after the start, or with the first listener: they are to be there already.
 process.on("SIGUSR2", () => {});
+// Scenes keep what nobody catches for the end of their test; here it ends the process.
+process.removeAllListeners("uncaughtException");
 
 async function work(scope: Scope, target: Target, order: Order): Promise<void> {
   const { seed, from, steps } = order;
