@@ -75,15 +75,15 @@ export class OurBackend {
    */
   async learnSleep(threads: number): Promise<void> {
     const [before] = this.#before;
-    await sleepOnce(this.socket, threads);
+    const slept = await sleepOnce(this.socket, threads);
     const kept = holdings(this.child.pid);
     for (const each of before) {
       const at = kept.indexOf(each);
       assert.ok(at >= 0, `${each} is gone after a sleep`);
       kept.splice(at, 1);
     }
-    for (let count = 1; count <= threads; count++) {
-      const share = kept.filter((_, i) => i % threads < count);
+    for (let count = 1; count <= slept; count++) {
+      const share = kept.filter((_, i) => i % slept < count);
       this.#before.push([...before, ...share].sort());
     }
   }
@@ -185,12 +185,14 @@ export async function startDisk(scope: Scope, options: DiskOptions): Promise<Our
   return backend;
 }
 
-/** Polls the first ring of each thread for a moment. */
-async function sleepOnce(socket: string, workers: number): Promise<void> {
+/** Polls the first ring of each thread for a moment. Returns how many threads have one. */
+async function sleepOnce(socket: string, workers: number): Promise<number> {
   const frontEnd = await FrontEnd.connect(socket);
   const memory = new SharedMemory(1 << 16);
   await frontEnd.shareMemory(memory);
-  for (let index = 0; index < workers; index++) {
+  const { value: rings } = await frontEnd.request("GET_QUEUE_NUM", undefined);
+  const threads = Math.min(workers, Number(rings));
+  for (let index = 0; index < threads; index++) {
     const queue = await frontEnd.startQueue(index, memory, { size: 8 });
     await frontEnd.request("SET_VRING_KICK", { index, noDescriptor: true });
     await sleep(100);
@@ -199,4 +201,5 @@ async function sleepOnce(socket: string, workers: number): Promise<void> {
   frontEnd.close();
   memory.close();
   await sleep(200);
+  return threads;
 }
