@@ -9,10 +9,12 @@ import { Buffer } from "node:buffer";
 import { setTimeout as sleep } from "node:timers/promises";
 import { consume, signal } from "../../../ffi/eventfd.ts";
 import { FrontEnd, type Piece, SharedMemory } from "../../../src/frontend/mod.ts";
-import { INDIRECT, NEXT, Ring, view, WRITE } from "../../session/rings.ts";
+import { has, mask, ringFeatures } from "../../../src/protocol/mod.ts";
+import { Ring, WRITE } from "../../session/rings.ts";
 import { NOT_BY_HAND } from "../../session/stage.ts";
 import { onEnd, type Scope } from "../../support/cleanup.ts";
 import type { Request } from "./form.ts";
+import { Lane, type Part, type Sent } from "./lane.ts";
 
 /** What a device must not leave where it has not written. */
 const UNTOUCHED = 0xee;
@@ -23,19 +25,6 @@ const SIZE = 64;
 /** The longest that a request may take, on a machine that has other things to do. */
 const PATIENCE = 30_000;
 const MEMORY = 4 << 20;
-
-/** A buffer in guest memory. */
-interface Part {
-  readonly offset: number;
-  readonly length: number;
-}
-
-/** A request that the device has. */
-interface Sent {
-  readonly request: Request;
-  readonly writable: readonly Part[];
-  readonly room: number;
-}
 
 /** A request that has come back. */
 export interface Answer {
@@ -60,25 +49,8 @@ export interface DriverOptions {
   readonly holds: ReadonlySet<number>;
   /** {@link Extra}. */
   readonly extra?: Extra;
-  /** Features of the device type that are left out. */
-  readonly withoutFeatures?: bigint;
-}
-
-/** One of the driver's rings. */
-class Lane {
-  readonly ring: Ring;
-  readonly sent = new Map<number, Sent>();
-  readonly answers = new WeakMap<Request, Answer>();
-  /** Next position of the used ring. */
-  seen = 0;
-  /** Next descriptor to use: they are used in turn, and a request only when all that it needs are free. */
-  next = 0;
-  used = 0;
-  broken = false;
-
-  constructor(ring: Ring) {
-    this.ring = ring;
-  }
+  /** Whether the rings are packed. No by default. */
+  readonly packed?: boolean;
 }
 
 /** A driver. */
@@ -109,18 +81,22 @@ export class GuestDriver {
 
   /** Connects, and starts all rings. */
   static async connect(scope: Scope, path: string, options: DriverOptions): Promise<GuestDriver> {
+    const { packed = false } = options;
     const frontEnd = await FrontEnd.connect(path, {
       deviceFeatures: 0xff_ffffn,
-      withoutFeatures: NOT_BY_HAND | (options.withoutFeatures ?? 0n),
+      withoutFeatures: packed ? NOT_BY_HAND & ~mask(ringFeatures.RING_PACKED) : NOT_BY_HAND,
     });
     onEnd(scope, () => frontEnd.close());
+    assert.equal(has(frontEnd.features, ringFeatures.RING_PACKED), packed, "packed rings");
     const memory = new SharedMemory(MEMORY);
     onEnd(scope, () => memory.close());
     const driver = new GuestDriver(scope, frontEnd, memory, options);
     await frontEnd.shareMemory(memory);
     for (let index = 0; index < options.queues; index++) {
-      const ring = new Ring(scope, frontEnd, memory, { index, size: SIZE });
-      driver.#lanes.push(new Lane(ring));
+      const ring = new Ring(scope, frontEnd, memory, { index, size: SIZE, start: Lane.base(packed) });
+      const lane = Lane.of(ring, memory.guestAddress + MEMORY, packed);
+      driver.#lanes.push(lane);
+      lane.reset();
       await ring.start();
     }
     await frontEnd.driverOk();
@@ -165,45 +141,29 @@ export class GuestDriver {
     this.#bytes.set(bytes, out.offset);
     const readable = cut(out, 0, request.cuts);
     const writable = cut(room, bytes.length, request.cuts);
-    const pieces = [
+    const chain = [
       ...readable.map((part) => ({ part, flags: 0 })),
       ...writable.map((part) => ({ part, flags: WRITE })),
-    ];
+    ].map(({ part, flags }) => ({
+      address: this.memory.guestAddress + part.offset,
+      length: part.length,
+      flags,
+    }));
     // A request of nothing is a descriptor of nothing.
-    if (pieces.length === 0) pieces.push({ part: { offset: out.offset, length: 0 }, flags: 0 });
+    if (chain.length === 0) {
+      chain.push({ address: this.memory.guestAddress + out.offset, length: 0, flags: 0 });
+    }
     const indirect = request.layout === "indirect" || request.layout.includes("table");
-    const needed = indirect ? 1 : pieces.length;
-    if (lane.used + needed > SIZE) return false;
-    const table = indirect ? this.#allocate(16 * pieces.length) : undefined;
-    if (indirect && table === undefined) return false;
-    const at = (n: number): number => (lane.next + n) % SIZE;
-    const words = table === undefined ? undefined : this.memory.piece(table.offset, table.length);
-    for (const [i, { part, flags }] of pieces.entries()) {
-      const last = i === pieces.length - 1;
-      const descriptor = {
-        address: this.memory.guestAddress + part.offset,
-        length: part.length,
-        flags: flags | (last ? 0 : NEXT),
-        next: last ? 0 : words === undefined ? at(i + 1) : i + 1,
-      };
-      if (words === undefined) ring.describe(at(i), descriptor);
-      else ring.describe(i, descriptor, words);
-    }
-    if (table !== undefined) {
-      ring.describe(at(0), {
-        address: this.memory.guestAddress + table.offset,
-        length: table.length,
-        flags: INDIRECT,
-      });
-    }
-    const offered = this.#spoil(request, lane, words, pieces.length);
-    const never = request.layout === "index too far" || request.layout === "head outside";
-    if (!never) lane.sent.set(at(0), { request, writable, room: request.room });
-    lane.next = at(needed);
-    lane.used += needed;
+    const needed = indirect ? 1 : chain.length;
+    if (needed > lane.free) return false;
+    const place = indirect ? this.#allocate(16 * chain.length) : undefined;
+    if (indirect && place === undefined) return false;
+    const piece = place && this.memory.piece(place.offset, place.length);
+    const id = lane.write(chain, piece && { piece, address: piece.guestAddress }, request.layout);
+    const never = id < 0;
+    if (!never) lane.sent.set(id, { request, writable, room: request.room, descriptors: needed });
     this.#note();
-    if (request.layout === "index too far") ring.offeredIndex = 0x8000 + lane.seen & 0xffff;
-    else ring.offer(offered);
+    lane.show();
     this.#note();
     signal(ring.kick);
     const holds = this.#options.holds.has(request.queue);
@@ -213,53 +173,6 @@ export class GuestDriver {
     else if (request.waits && !holds) await this.#settled(lane);
     else this.#collect(lane);
     return true;
-  }
-
-  /** Makes the descriptors wrong in the way that the request says. Returns the head to offer. */
-  #spoil({ layout }: Request, { ring, next: head }: Lane, table: Piece | undefined, count: number): number {
-    const where = table ?? ring.descriptor;
-    const first = table === undefined ? head : 0;
-    const last = (first + count - 1) % (table === undefined ? SIZE : Infinity);
-    const words = view(where);
-    const flags = (at: number, set: number): void =>
-      words.setUint16(16 * at + 12, words.getUint16(16 * at + 12, true) | set, true);
-    switch (layout) {
-      case "readable after writable":
-        flags(first, WRITE | NEXT);
-        words.setUint16(16 * last + 12, 0, true);
-        words.setUint16(16 * first + 14, (first + 1) % SIZE, true);
-        break;
-      case "loop":
-        flags(last, NEXT);
-        words.setUint16(16 * last + 14, first, true);
-        break;
-      case "next outside":
-        flags(last, NEXT);
-        words.setUint16(16 * last + 14, 0xffff, true);
-        break;
-      case "head outside":
-        return 0xffff;
-      case "address outside":
-        words.setBigUint64(16 * last, 0x7fff_ffff_ffff_f000n, true);
-        words.setUint32(16 * last + 8, 4096, true);
-        break;
-      case "address at the end":
-        words.setBigUint64(16 * last, BigInt(this.memory.guestAddress + MEMORY - 4), true);
-        words.setUint32(16 * last + 8, 8, true);
-        break;
-      case "length absurd":
-        words.setUint32(16 * last + 8, 0xffff_ffff, true);
-        break;
-      case "nested table":
-        flags(0, INDIRECT);
-        break;
-      case "table cut off":
-        view(ring.descriptor).setUint32(16 * head + 8, 16 * count - 3, true);
-        break;
-      case "table with next":
-        view(ring.descriptor).setUint16(16 * head + 12, INDIRECT | NEXT, true);
-    }
-    return head;
   }
 
   /** What the driver has written is what should be there. */
@@ -281,14 +194,14 @@ export class GuestDriver {
   /** Takes what has come back. */
   #collect(lane: Lane): void {
     const { ring } = lane;
-    for (; lane.seen !== ring.usedIndex; lane.seen = (lane.seen + 1) & 0xffff) {
-      const { head, written } = ring.returned(lane.seen);
-      const sent = lane.sent.get(head);
-      assert.ok(sent !== undefined, `ring ${ring.index} returns head ${head}, which it does not have`);
-      lane.sent.delete(head);
+    for (let back = lane.take(); back !== undefined; back = lane.take()) {
+      const { id, written } = back;
+      const sent = lane.sent.get(id);
+      assert.ok(sent !== undefined, `ring ${ring.index} returns head ${id}, which it does not have`);
+      lane.sent.delete(id);
       this.#check(lane, sent, written);
     }
-    if (lane.sent.size === 0) lane.used = 0;
+    if (lane.sent.size === 0) lane.allBack();
     if (consume(ring.error) === "rung") {
       lane.broken = true;
       this.broken++;
@@ -342,12 +255,9 @@ export class GuestDriver {
   /** Stops a ring and starts it anew, empty. What the device still had it must not touch from then on. */
   async #restart(lane: Lane): Promise<void> {
     await this.#stop(lane);
-    const { ring } = lane;
-    ring.reset();
-    lane.seen = lane.next = lane.used = 0;
-    lane.broken = false;
+    lane.reset();
     this.#note();
-    await ring.start();
+    await lane.ring.start();
   }
 
   async #stop(lane: Lane): Promise<void> {
@@ -384,20 +294,16 @@ export class GuestDriver {
 
   /** Nothing is written where nothing may be. */
   checkMemory(): void {
-    for (const { ring, sent } of this.#lanes) {
-      this.#allow([this.#part(ring.used)]);
+    for (const { devicesOwn, sent } of this.#lanes) {
+      this.#allow(devicesOwn.map((piece) => this.#part(piece)));
       for (const { writable } of sent.values()) this.#allow(writable);
     }
     if (Buffer.compare(this.#bytes, this.#shadow) === 0) return;
     const at = this.#bytes.findIndex((byte, i) => byte !== this.#shadow[i]);
     assert.fail(`byte ${at} of guest memory is ${this.#bytes[at]}, expected ${this.#shadow[at]}`);
   }
-
-  /** Whether some bytes are anywhere in the guest's memory. */
-  holds(secret: Uint8Array): boolean {
-    return Buffer.from(this.#bytes.buffer, this.#bytes.byteOffset, MEMORY).indexOf(secret) >= 0;
-  }
 }
+
 /** Cuts a buffer at places that count from another start. */
 function cut(part: Part, start: number, cuts: readonly number[]): Part[] {
   if (part.length === 0) return [];

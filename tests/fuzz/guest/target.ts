@@ -9,18 +9,19 @@
 
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Scene } from "../../session/scene.ts";
-import { onEnd, type Scope } from "../../support/cleanup.ts";
-import { Random } from "../../support/random.ts";
+import type { Random } from "../../support/random.ts";
 import type { Stand, Target } from "../target.ts";
 import { type Subject, subjects } from "./devices.ts";
-import { GuestDriver } from "./driver.ts";
-import { correct, type Request, request } from "./form.ts";
+import type { GuestDriver } from "./driver.ts";
+import { type Request, request } from "./form.ts";
+import { Served } from "./served.ts";
 import { SingleFetch } from "./single_fetch.ts";
 
 /** What a driver does next. */
 type Step =
   | Request
+  /** The format of the rings: split where no step says anything. */
+  | { readonly kind: "rings"; readonly packed: boolean }
   /** SET_CONFIG: bytes as hexadecimal digits. */
   | { readonly kind: "write config"; readonly offset: number; readonly bytes: string }
   /** GET_CONFIG. */
@@ -31,9 +32,6 @@ type Step =
   | { readonly kind: "reset" }
   /** Time for what the device does by itself. */
   | { readonly kind: "wait"; readonly milliseconds: number };
-
-/** What another guest sends to a device of the same kind. Nobody else may ever see it. */
-const SECRET = Uint8Array.from("vhost-user secret", (each) => each.charCodeAt(0) ^ 0x80);
 
 function makeStep(random: Random, subject: Subject): Step {
   const { forms, queues, config = 0 } = subject;
@@ -59,85 +57,41 @@ function makeStep(random: Random, subject: Subject): Step {
 }
 
 class GuestStand implements Stand<Step> {
-  readonly #subject: Subject;
-  readonly #scene: Scene;
-  readonly #other: Scene;
+  readonly #served: Served;
   readonly #fetches: SingleFetch;
-  #answered = 0;
-  #broken = 0;
   #refused = 0;
+  #packed = 0;
 
-  constructor(subject: Subject, scene: Scene, other: Scene, fetches: SingleFetch) {
+  constructor(served: Served, fetches: SingleFetch) {
     this.#fetches = fetches;
-    this.#subject = subject;
-    this.#scene = scene;
-    this.#other = other;
+    this.#served = served;
   }
 
   async run(steps: readonly Step[]): Promise<number> {
-    await this.#neighbour();
-    const before = this.#answered;
-    await this.#session(this.#scene, async (driver) => {
+    const served = this.#served;
+    await served.neighbour();
+    const before = served.answered;
+    const packed = steps.some((step) => step.kind === "rings" && step.packed);
+    await served.session(async (driver) => {
       for (const step of steps) await this.#step(driver, step);
-    });
-    await this.#session(this.#scene, (driver) => this.#isServed(driver));
+    }, packed);
+    await served.session((driver) => served.isServed(driver), packed);
     assert.deepEqual([...new Set(this.#fetches.found.splice(0))], []);
-    return this.#answered - before;
+    if (packed) this.#packed += served.answered - before;
+    return served.answered - before;
   }
 
   notes(): string {
-    return `${this.#answered} requests answered, ${this.#broken} rings broken, ${this.#refused} messages refused`;
-  }
-
-  /** One connection from its beginning to its end. */
-  async #session(scene: Scene, act: (driver: GuestDriver) => Promise<void>): Promise<void> {
-    const ends: (() => void | Promise<void>)[] = [];
-    const scope: Scope = { after: (fn) => void ends.push(fn) };
-    onEnd(scope, () => {});
-    const { queues, holds = [], extra } = this.#subject;
-    try {
-      const driver = await GuestDriver.connect(scope, scene.path, { queues, holds: new Set(holds), extra });
-      await act(driver);
-      await driver.finish();
-      if (scene === this.#scene) {
-        assert.ok(!driver.holds(SECRET), "what another guest has sent is in this one's memory");
-      }
-      this.#answered += driver.answered;
-      this.#broken += driver.broken;
-    } finally {
-      for (const end of ends) await end();
-    }
-    while (scene.server.sessions > 0) await sleep(1);
-    const wrong = scene.log.problems.filter((line) =>
-      !/is broken|request on ring \d+ failed|a request of the front-end failed/.test(line)
-    );
-    assert.deepEqual(wrong, []);
-    scene.log.lines.length = 0;
-  }
-
-  /** A guest of another device of the same kind sends what nobody else may see. */
-  async #neighbour(): Promise<void> {
-    const random = new Random(1);
-    const secret = new Uint8Array(1 << 12);
-    for (let at = 0; at + SECRET.length <= secret.length; at += SECRET.length) secret.set(SECRET, at);
-    await this.#session(this.#other, async (driver) => {
-      for (const form of this.#subject.forms) await driver.send(correct(random, form, secret));
-      await this.#isServed(driver);
-    });
-  }
-
-  /** The first request is answered as it should be. */
-  async #isServed(driver: GuestDriver): Promise<void> {
-    const right = correct(new Random(1), this.#subject.forms[0]);
-    assert.ok(await driver.send(right));
-    const answer = driver.answerTo(right);
-    assert.ok(answer !== undefined, "a correct request is answered");
-    this.#subject.isRight(answer);
+    const { answered, broken } = this.#served;
+    return `${answered} requests answered, ${this.#packed} of them in packed rings, ${broken} rings broken, ` +
+      `${this.#refused} messages refused`;
   }
 
   async #step(driver: GuestDriver, step: Step): Promise<void> {
     try {
       switch (step.kind) {
+        case "rings":
+          return;
         case "request":
           return void await driver.send(step);
         case "write config":
@@ -169,15 +123,12 @@ function target(subject: Subject): Target<Step> {
     unit: "requests",
     cases,
     least,
-    make: (random) => Array.from({ length: random.int(1, 40) }, () => makeStep(random, subject)),
+    make: (random) => [
+      { kind: "rings", packed: random.int(0, 1) === 1 },
+      ...Array.from({ length: random.int(1, 40) }, () => makeStep(random, subject)),
+    ],
     async open(scope): Promise<GuestStand> {
-      const scenes: Scene[] = [];
-      for (let i = 0; i < 2; i++) {
-        const device = subject.make();
-        onEnd(scope, () => device.close());
-        scenes.push(await Scene.open(scope, device));
-      }
-      const stand = new GuestStand(subject, scenes[0], scenes[1], new SingleFetch());
+      const stand = new GuestStand(await Served.open(scope, subject), new SingleFetch());
       await stand.run([]);
       return stand;
     },

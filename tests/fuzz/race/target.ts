@@ -1,6 +1,6 @@
 /**
- * Memory that changes while it is worked on: another thread writes into the rings, the tables, the requests, the in-flight
- * buffer and the dirty log of a disk, as fast as it can.
+ * Memory that changes while it is worked on: threads write into the rings, the tables, the requests, the in-flight buffer and
+ * the dirty log of every ready device, as fast as they can.
  *
  * Nothing may crash, hang, or show a guest what is not its own. How the threads meet is left to chance: what has failed may
  * have to be repeated.
@@ -16,18 +16,32 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { consume } from "../../../ffi/eventfd.ts";
 import { close } from "../../../ffi/fd.ts";
 import { Mapping, memoryFile } from "../../../ffi/mapping.ts";
-import { BlkDevice, FileStorage, MemoryStorage } from "../../../src/devices/blk/mod.ts";
+import { BlkDevice, FileStorage } from "../../../src/devices/blk/mod.ts";
 import { FrontEnd, type Piece, SharedMemory } from "../../../src/frontend/mod.ts";
-import { IotlbType, mask, ringFeatures } from "../../../src/protocol/mod.ts";
+import {
+  has,
+  IotlbType,
+  mask,
+  type ProtocolFeature,
+  protocolFeatures,
+  ringFeatures,
+} from "../../../src/protocol/mod.ts";
+import type { BlkDriver } from "../../../src/tools/blk_driver.ts";
 import { Ring } from "../../session/rings.ts";
 import { Scene, verify } from "../../session/scene.ts";
 import { onEnd, type Scope, tempDir } from "../../support/cleanup.ts";
+import { Random } from "../../support/random.ts";
+import { type Subject, subjects } from "../guest/devices.ts";
+import { correct, request } from "../guest/form.ts";
+import { Lane } from "../guest/lane.ts";
+import { repeated, scoped, SECRET, Served, type Serving } from "../guest/served.ts";
 import type { Stand, Target } from "../target.ts";
-import type { Area, Scribbling } from "./scribbler.ts";
+import { type Area, GROUP, type Pattern, type RingAreas, type Scribbling } from "./scribbler.ts";
 
 /** A session under attack. */
 interface Step {
-  readonly disk: Disk;
+  /** One of {@link PLACES}. */
+  readonly device: string;
   readonly packed: boolean;
   readonly indirect: boolean;
   readonly eventIdx: boolean;
@@ -39,72 +53,98 @@ interface Step {
   readonly milliseconds: number;
 }
 
-const DISKS = ["memory", "file", "workers"] as const;
-type Disk = typeof DISKS[number];
-
+/** Bytes of the files of disks, and of the in-flight buffer and the dirty log. */
 const SIZE = 1 << 20;
+const MEMORY = 4 << 20;
+/** Where devices write, most of the time. Requests share it. */
+const ROOM = 1 << 18;
 const ENTRIES = 32;
-const QUEUES = 2;
-/** How long a ring may take to stop. */
+const TABLES = 16;
+/** Requests that are made for each ring, and their longest. */
+const PATTERNS = 12;
+const LONGEST = 20_000;
+/** How long a ring may take to stop, or to return anything. */
 const PATIENCE = 30_000;
-const SECRET = Uint8Array.from("vhost-user secret", (each) => each.charCodeAt(0) ^ 0x80);
+/** Threads that write: into memory, the in-flight buffer and the dirty log. */
+const THREADS = 3;
 /** LOG_ALL. */
 const LOG_ALL = 26;
-const PACKED_START = 0x8000_8000;
+
+/** A device that is attacked. */
+interface Place {
+  readonly name: string;
+  readonly subject: Subject;
+  serving?(folder: string): Serving;
+}
+
+let files = 0;
+function disk(folder: string): BlkDevice {
+  const path = join(folder, `disk-${files++}`);
+  writeFileSync(path, new Uint8Array(SIZE));
+  return new BlkDevice({ storage: new FileStorage(path), numQueues: 2 });
+}
+
+const blk = subjects.find(({ name }) => name === "blk") as Subject;
+
+/** Every ready device, and disks that do not lie in memory. */
+const PLACES: readonly Place[] = [
+  ...subjects.map((subject) => ({ name: subject.name, subject })),
+  { name: "blk-file", subject: blk, serving: (folder) => ({ make: () => disk(folder) }) },
+  { name: "blk-workers", subject: blk, serving: (folder) => ({ make: () => disk(folder), workers: 2 }) },
+];
 
 class RaceStand implements Stand<Step> {
-  readonly #scenes: Readonly<Record<Disk, Scene>>;
+  readonly #devices: ReadonlyMap<string, Served>;
+  readonly #threads: readonly Worker[];
   readonly #witness: () => Promise<void>;
-  #worked = 0;
+  readonly #returned = new Map<string, number>();
   #broken = 0;
 
-  constructor(scenes: Readonly<Record<Disk, Scene>>, witness: () => Promise<void>) {
-    this.#scenes = scenes;
+  constructor(
+    devices: ReadonlyMap<string, Served>,
+    threads: readonly Worker[],
+    witness: () => Promise<void>,
+  ) {
+    this.#devices = devices;
+    this.#threads = threads;
     this.#witness = witness;
   }
 
   notes(): string {
-    return `${this.#worked} reads and writes of a disk in memory, ${this.#broken} rings broken`;
+    return `returned by ${
+      [...this.#returned].map((each) => each.join(" ")).join(", ")
+    }; ${this.#broken} rings broken`;
   }
 
   async run(steps: readonly Step[]): Promise<number> {
-    const before = this.#worked;
+    let returned = 0;
     for (const step of steps) {
-      await this.#attack(step);
+      const served = this.#devices.get(step.device);
+      assert.ok(served !== undefined, `no device ${step.device}`);
+      await served.neighbour();
+      const before = served.returned;
+      await scoped((scope) => this.#session(scope, served, step));
+      const made = served.returned - before;
+      this.#returned.set(step.device, (this.#returned.get(step.device) ?? 0) + made);
+      returned += made;
+      await served.settled();
+      await served.session((driver) => served.isServed(driver), step.packed);
       await this.#witness();
     }
-    return this.#worked - before;
+    return returned;
   }
 
-  async #attack(step: Step): Promise<void> {
-    const scene = this.#scenes[step.disk];
-    const ends: (() => void | Promise<void>)[] = [];
-    const scope: Scope = { after: (fn) => void ends.push(fn) };
-    onEnd(scope, () => {});
-    try {
-      await this.#session(scope, scene.path, step);
-    } finally {
-      for (const end of ends) await end();
-    }
-    while (scene.server.sessions > 0) await sleep(1);
-    const wrong = scene.log.problems.filter((line) =>
-      !/is broken|request on ring \d+ failed|IOTLB|in-flight region/.test(line)
-    );
-    assert.deepEqual(wrong, []);
-    scene.log.lines.length = 0;
-  }
-
-  async #session(scope: Scope, path: string, step: Step): Promise<void> {
+  async #session(scope: Scope, served: Served, step: Step): Promise<void> {
     const { packed, indirect, eventIdx, inOrder, inflight, log, iommu } = step;
+    const { subject: { queues, forms, config = 0 } } = served;
     const without = mask(
       ...packed ? [] : [ringFeatures.RING_PACKED],
       ...indirect ? [] : [ringFeatures.INDIRECT_DESC],
       ...eventIdx ? [] : [ringFeatures.EVENT_IDX],
       ...inOrder ? [] : [ringFeatures.IN_ORDER],
       ...iommu ? [] : [ringFeatures.ACCESS_PLATFORM],
-      ...log ? [] : [LOG_ALL],
     );
-    const frontEnd = await FrontEnd.connect(path, {
+    const frontEnd = await FrontEnd.connect(served.path, {
       deviceFeatures: 0xff_ffffn | mask(ringFeatures.IN_ORDER, ringFeatures.ACCESS_PLATFORM),
       withoutFeatures: without,
       protocolFeatures: 0xf_ffffn,
@@ -116,17 +156,16 @@ class RaceStand implements Stand<Step> {
       },
     });
     onEnd(scope, () => frontEnd.close());
-    const memory = new SharedMemory(SIZE);
+    const negotiated = (feature: ProtocolFeature): boolean =>
+      has(frontEnd.protocolFeatures, protocolFeatures[feature]);
+    const memory = new SharedMemory(MEMORY);
     onEnd(scope, () => memory.close());
     await frontEnd.shareMemory(memory);
-    const areas: Area[] = [];
-    const inside = (kind: Area["kind"], { guestAddress, bytes }: Piece): void =>
-      void areas.push({ kind, offset: guestAddress - memory.guestAddress, length: bytes.length });
     if (iommu) {
       for (const iova of [BigInt(memory.guestAddress), memory.userAddress]) {
         await frontEnd.request("IOTLB_MSG", {
           iova,
-          size: BigInt(SIZE),
+          size: BigInt(MEMORY),
           userAddress: memory.userAddress,
           permission: 3,
           type: IotlbType.UPDATE,
@@ -134,15 +173,15 @@ class RaceStand implements Stand<Step> {
       }
     }
     const shared: Mapping[] = [];
-    if (inflight) {
+    if (inflight && negotiated("INFLIGHT_SHMFD")) {
       shared.push(
         await this.#file(scope, "in-flight", async (fd) => {
-          const inflight = { mmapSize: BigInt(SIZE), mmapOffset: 0n, numQueues: QUEUES, queueSize: ENTRIES };
+          const inflight = { mmapSize: BigInt(SIZE), mmapOffset: 0n, numQueues: queues, queueSize: ENTRIES };
           await frontEnd.request("SET_INFLIGHT_FD", inflight, [fd]);
         }),
       );
     }
-    if (log) {
+    if (log && negotiated("LOG_SHMFD")) {
       shared.push(
         await this.#file(scope, "log", async (fd) => {
           await frontEnd.request("SET_LOG_BASE", { size: BigInt(SIZE), offset: 0n }, [fd]);
@@ -150,69 +189,106 @@ class RaceStand implements Stand<Step> {
       );
       await frontEnd.request("SET_FEATURES", frontEnd.features | 1n << BigInt(LOG_ALL));
     }
+    const area = ({ guestAddress, bytes }: Piece): Area => ({
+      offset: guestAddress - memory.guestAddress,
+      length: bytes.length,
+    });
+    const random = new Random(step.seed);
+    const pattern = (queue: number, n: number): Pattern => {
+      const known = forms.filter((form) => form.queue === queue);
+      // A ring that a device has and that no request is known of gets some all the same.
+      const list = known.length > 0 ? known : forms;
+      const made = n < list.length ? correct(random, list[n]) : request(random, random.pick(list));
+      const bytes = Uint8Array.fromHex(made.bytes).subarray(0, LONGEST);
+      return {
+        bytes,
+        offset: area(memory.allocate(Math.max(1, bytes.length), 2)).offset,
+        room: made.room,
+      };
+    };
     const rings: Ring[] = [];
-    for (let index = 0; index < QUEUES; index++) {
-      const ring = new Ring(scope, frontEnd, memory, { index, size: ENTRIES });
+    const areas: RingAreas[] = [];
+    for (let index = 0; index < queues; index++) {
+      const ring = new Ring(scope, frontEnd, memory, { index, size: ENTRIES, start: Lane.base(packed) });
       rings.push(ring);
-      inside("descriptors", ring.descriptor);
-      inside("available", ring.available);
-      inside("used", ring.used);
-      await this.#start(ring, packed);
+      areas.push({
+        descriptors: area(ring.descriptor),
+        available: area(ring.available),
+        used: area(ring.used),
+        tables: area(memory.allocate(16 * GROUP * TABLES, 16)),
+        patterns: Array.from({ length: PATTERNS }, (_, n) => pattern(index, n)),
+        kick: ring.kick,
+      });
+      await ring.start();
     }
-    inside("tables", memory.allocate(64 * 16));
-    inside("headers", memory.allocate(256 * 16, 16));
-    inside("anything", memory.allocate(1 << 16));
+    const room = area(memory.allocate(ROOM));
     await frontEnd.driverOk();
-    const scribblings = [
-      { address: memory.userAddress, byteLength: SIZE, areas },
-      ...shared.map(({ address }): Pick<Scribbling, "address" | "byteLength" | "areas"> => ({
+    const common = { packed, indirect, size: ENTRIES };
+    const scribblings: Scribbling[] = [
+      {
+        ...common,
+        address: memory.userAddress,
+        byteLength: MEMORY,
+        guest: memory.guestAddress,
+        rings: areas,
+        anything: [room],
+        room,
+        seed: step.seed,
+        state: new SharedArrayBuffer(8),
+      },
+      ...shared.map(({ address }, i): Scribbling => ({
+        ...common,
         address,
         byteLength: SIZE,
-        areas: [{ kind: "anything", offset: 0, length: 8192 }],
+        guest: 0,
+        rings: [],
+        anything: [{ offset: 0, length: 8192 }],
+        room,
+        seed: step.seed + i + 1,
+        state: new SharedArrayBuffer(8),
       })),
-    ].map((where, i): Scribbling => ({
-      ...where,
-      guest: [memory.guestAddress, memory.guestAddress + SIZE],
-      packed,
-      indirect,
-      size: ENTRIES,
-      seed: step.seed + i,
-      kicks: rings.map(({ kick }) => kick),
-      state: new SharedArrayBuffer(8),
-    }));
-    const threads = scribblings.map(() => scribbler());
+    ];
+    const before = served.returned;
     try {
-      await Promise.all(threads.map(async (thread, i) => {
-        const state = new Int32Array(scribblings[i].state);
-        thread.postMessage(scribblings[i]);
-        const started = Atomics.waitAsync(state, 1, 0);
+      await Promise.all(scribblings.map(async (scribbling, i) => {
+        this.#threads[i].postMessage(scribbling);
+        const started = Atomics.waitAsync(new Int32Array(scribbling.state), 1, 0);
         if (started.async) await started.value;
       }));
-      for (const end = performance.now() + step.milliseconds; performance.now() < end;) {
+      const start = performance.now();
+      // Where records of requests, or translations, make no sense, nothing at all may come of a session.
+      const isIdle = (): boolean => served.returned === before && !inflight && !iommu;
+      for (let spent = 0; spent < step.milliseconds || isIdle(); spent = performance.now() - start) {
+        assert.ok(spent < PATIENCE, `${step.device} returns nothing`);
         await sleep(1);
         for (const ring of rings) {
           const broken = consume(ring.error) === "rung";
           if (broken) this.#broken++;
           // One that waits for an address that there is not stands still without being broken.
-          if (broken || iommu) await this.#restart(ring, packed);
+          if (broken || iommu) await this.#restart(ring);
         }
-        await frontEnd.writeConfig(32, Uint8Array.of(Number(performance.now() % 2 < 1)));
+        if (config > 0) await this.#configure(frontEnd, random, config);
       }
     } finally {
-      for (const [i, { state }] of scribblings.entries()) {
+      for (const { state } of scribblings) {
         const cell = new Int32Array(state);
         Atomics.store(cell, 0, 1);
         const ended = Atomics.waitAsync(cell, 0, 1, PATIENCE);
         if (ended.async) await ended.value;
-        threads[i].terminate();
       }
     }
     for (const ring of rings) await this.#stop(ring);
-    const all = memory.piece(0, SIZE).bytes;
-    assert.ok(
-      Buffer.from(all.buffer, all.byteOffset, SIZE).indexOf(SECRET) < 0,
-      "what is on the disk of another guest is in this one's memory",
-    );
+    served.checkSecrecy(memory.piece(0, MEMORY).bytes);
+  }
+
+  /** Writes to the configuration space, and reads it. The device may refuse; it may not end the session for it. */
+  async #configure(frontEnd: FrontEnd, random: Random, length: number): Promise<void> {
+    try {
+      await frontEnd.writeConfig(random.int(0, length), random.bytes(random.pick([1, 1, 2, 4, 8])));
+      await frontEnd.readConfig(random.int(0, length - 1), 1);
+    } catch (error) {
+      if (!(error instanceof Error) || error.name !== "ProtocolError" || !frontEnd.connected) throw error;
+    }
   }
 
   async #file(scope: Scope, name: string, give: (fd: number) => Promise<void>): Promise<Mapping> {
@@ -224,18 +300,10 @@ class RaceStand implements Stand<Step> {
     return mapping;
   }
 
-  async #start(ring: Ring, packed: boolean): Promise<void> {
-    ring.reset();
-    await ring.place(packed ? PACKED_START : 0);
-    await ring.setError();
-    await ring.setCall();
-    await ring.setKick();
-    await ring.enable();
-  }
-
-  async #restart(ring: Ring, packed: boolean): Promise<void> {
+  async #restart(ring: Ring): Promise<void> {
     await this.#stop(ring);
-    await this.#start(ring, packed).catch((error) => {
+    ring.reset();
+    await ring.start().catch((error) => {
       // What is in the in-flight buffer makes no sense any more: that ring is broken at its start.
       if (error?.name !== "ProtocolError") throw error;
     });
@@ -248,28 +316,29 @@ class RaceStand implements Stand<Step> {
     });
     await Promise.race([ring.stop(), limit]).finally(() => clearTimeout(timer));
   }
-
-  /** A disk has done something. */
-  count(): void {
-    this.#worked++;
-  }
 }
 
-function scribbler(): Worker {
-  return new Worker(new URL("./scribbler.ts", import.meta.url), { type: "module" });
+/** The devices, each once, in an order that follows from the random source. */
+function shuffled(random: Random): string[] {
+  const names = PLACES.map(({ name }) => name);
+  for (let i = names.length - 1; i > 0; i--) {
+    const at = random.int(0, i);
+    [names[i], names[at]] = [names[at], names[i]];
+  }
+  return names;
 }
 
 /** Memory that changes while it is worked on. */
 export const changingMemory: Target<Step> = {
   name: "changing-memory",
-  summary: "A second thread writes into the rings and requests of a disk that is served.",
+  summary: "Other threads write into the rings and requests of each device while it is served.",
   unit: "requests",
-  cases: 24,
-  least: 50,
+  cases: 6,
+  least: 2000,
   make: (random) => {
     const yes = (): boolean => random.int(0, 1) === 1;
-    return [{
-      disk: random.pick(DISKS),
+    return shuffled(random).map((device) => ({
+      device,
       packed: yes(),
       indirect: yes(),
       eventIdx: yes(),
@@ -278,51 +347,40 @@ export const changingMemory: Target<Step> = {
       log: random.int(0, 3) === 0,
       iommu: random.int(0, 5) === 0,
       seed: random.int(0, 1 << 30),
-      milliseconds: random.pick([50, 200]),
-    }];
+      milliseconds: random.pick([30, 100]),
+    }));
   },
   async open(scope): Promise<RaceStand> {
     const folder = tempDir(scope);
-    const secret = new Uint8Array(SIZE);
-    for (let at = 0; at + SECRET.length <= SIZE; at += SECRET.length) secret.set(SECRET, at);
-    for (const name of ["file", "workers", "witness"]) {
-      writeFileSync(join(folder, name), new Uint8Array(SIZE));
+    const devices = new Map<string, Served>();
+    for (const { name, subject, serving } of PLACES) {
+      devices.set(name, await Served.open(scope, subject, { ...serving?.(folder), iommu: true }));
     }
-    writeFileSync(join(folder, "secret"), secret);
-    const scene = async (storage: MemoryStorage | FileStorage, workers?: number): Promise<Scene> => {
-      const device = new BlkDevice({ storage, numQueues: QUEUES, id: "race" });
-      onEnd(scope, () => device.close());
-      return await Scene.open(scope, device, { workers, iommu: true });
-    };
-    let count = (): void => {};
-    class Counting extends MemoryStorage {
-      override read(...args: Parameters<MemoryStorage["read"]>): ReturnType<MemoryStorage["read"]> {
-        count();
-        return super.read(...args);
-      }
-      override write(...args: Parameters<MemoryStorage["write"]>): ReturnType<MemoryStorage["write"]> {
-        count();
-        return super.write(...args);
-      }
-    }
-    const scenes = {
-      memory: await scene(new Counting(SIZE)),
-      file: await scene(new FileStorage(join(folder, "file"))),
-      workers: await scene(new FileStorage(join(folder, "workers")), 2),
-    };
     // Somebody else's disks, through the same process: one is read all the time, one is written and read.
-    const witness = await (await scene(new FileStorage(join(folder, "witness")))).driver();
-    const other = await (await scene(new FileStorage(join(folder, "secret")))).driver();
+    const witness = async (): Promise<BlkDriver> => {
+      const device = disk(folder);
+      onEnd(scope, () => device.close());
+      return await (await Scene.open(scope, device)).driver();
+    };
+    const [written, other] = [await witness(), await witness()];
+    const secret = repeated(SECRET, SIZE);
+    await other.write(0, secret);
     let seed = 0;
-    const stand = new RaceStand(scenes, async () => {
-      await verify(witness, seed++);
-      const read = await other.read(0, SIZE);
-      assert.equal(Buffer.compare(read, secret), 0, "the disk of another guest is as it was");
+    const threads = Array.from(
+      { length: THREADS },
+      () => new Worker(new URL("./scribbler.ts", import.meta.url), { type: "module" }),
+    );
+    onEnd(scope, () => threads.forEach((thread) => thread.terminate()));
+    const stand = new RaceStand(devices, threads, async () => {
+      await verify(written, seed++);
+      assert.equal(
+        Buffer.compare(await other.read(0, SIZE), secret),
+        0,
+        "the disk of another guest is as it was",
+      );
     });
-    count = () => stand.count();
-    const step =
-      changingMemory.make({ int: () => 0, pick: (list: readonly unknown[]) => list[0] } as never)[0];
-    for (const disk of DISKS) await stand.run([{ ...step, disk }]);
+    const first = changingMemory.make(new Random(0));
+    await stand.run(first.map((step) => ({ ...step, inflight: true, log: true, milliseconds: 1 })));
     return stand;
   },
 };
