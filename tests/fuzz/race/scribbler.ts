@@ -69,6 +69,8 @@ const USED = 0x8000;
 const OWNER = AVAIL | USED;
 /** Bytes of a descriptor. */
 const DESCRIPTOR = 16;
+/** Milliseconds between changes to what is not guest memory. */
+const PAUSE = 1;
 /** The first bytes of a request say what it is. */
 const FIELDS = 64;
 
@@ -82,7 +84,10 @@ scope.onmessage = ({ data }) => {
   Atomics.notify(state, 1);
   for (let n = 0; Atomics.load(state, 0) === 0; n++) {
     scribbler.once();
-    if (n % 16 === 0 && rings.length > 0) signal(rings[n / 16 % rings.length].kick);
+    if (n % 16 !== 0) continue;
+    if (rings.length > 0) signal(rings[n / 16 % rings.length].kick);
+    // A record in which nothing is right any more is refused at once: bits change so seldom that work gets done in between.
+    else Atomics.wait(state, 0, 0, PAUSE);
   }
   Atomics.store(state, 0, 2);
   Atomics.notify(state, 0);
@@ -140,7 +145,8 @@ class Scribbler {
       case 1:
         return this.#group(index, random.int(0, groups(descriptors) - 1));
       case 2:
-        return this.#single(random.pick([descriptors, tables]));
+        if (random.int(0, 19) === 0) return this.#single(random.pick([descriptors, tables]));
+        return this.#request(random.pick(ring.patterns));
       case 3:
         return this.#request(random.pick(ring.patterns));
       default:
@@ -196,12 +202,14 @@ class Scribbler {
 
   /** What is in a ring for a request: its descriptors, or one that refers to a table. */
   #entries(index: number, most: number): Piece[] {
-    const { rings, guest, indirect } = this.#what;
+    const { rings, guest, indirect, packed } = this.#what;
     const ring = rings[index];
     if (!indirect || this.#random.int(0, 1) === 0) return this.#pieces(ring, most);
     const table = this.#random.int(0, groups(ring.tables) - 1);
     const address = guest + ring.tables.offset + DESCRIPTOR * GROUP * table;
-    return [{ address, length: DESCRIPTOR * this.#counts[index][table], flags: INDIRECT }];
+    // Where they are linked, the rest of the table does not matter.
+    const count = packed ? this.#counts[index][table] : GROUP;
+    return [{ address, length: DESCRIPTOR * count, flags: INDIRECT }];
   }
 
   /** Requests into a group of a ring's descriptors. */

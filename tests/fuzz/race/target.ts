@@ -58,6 +58,8 @@ const SIZE = 1 << 20;
 const MEMORY = 4 << 20;
 /** Where devices write, most of the time. Requests share it. */
 const ROOM = 1 << 18;
+/** Bytes of the in-flight buffer and the dirty log that change. */
+const RECORDED = 8192;
 const ENTRIES = 32;
 const TABLES = 16;
 /** Requests that are made for each ring, and their longest. */
@@ -173,13 +175,13 @@ class RaceStand implements Stand<Step> {
       }
     }
     const shared: Mapping[] = [];
+    let record: Mapping | undefined;
     if (inflight && negotiated("INFLIGHT_SHMFD")) {
-      shared.push(
-        await this.#file(scope, "in-flight", async (fd) => {
-          const inflight = { mmapSize: BigInt(SIZE), mmapOffset: 0n, numQueues: queues, queueSize: ENTRIES };
-          await frontEnd.request("SET_INFLIGHT_FD", inflight, [fd]);
-        }),
-      );
+      record = await this.#file(scope, "in-flight", async (fd) => {
+        const inflight = { mmapSize: BigInt(SIZE), mmapOffset: 0n, numQueues: queues, queueSize: ENTRIES };
+        await frontEnd.request("SET_INFLIGHT_FD", inflight, [fd]);
+      });
+      shared.push(record);
     }
     if (log && negotiated("LOG_SHMFD")) {
       shared.push(
@@ -242,13 +244,14 @@ class RaceStand implements Stand<Step> {
         byteLength: SIZE,
         guest: 0,
         rings: [],
-        anything: [{ offset: 0, length: 8192 }],
+        anything: [{ offset: 0, length: RECORDED }],
         room,
         seed: step.seed + i + 1,
         state: new SharedArrayBuffer(8),
       })),
     ];
     const before = served.returned;
+    const refused = new Set<Ring>();
     try {
       await Promise.all(scribblings.map(async (scribbling, i) => {
         this.#threads[i].postMessage(scribbling);
@@ -265,7 +268,17 @@ class RaceStand implements Stand<Step> {
           const broken = consume(ring.error) === "rung";
           if (broken) this.#broken++;
           // One that waits for an address that there is not stands still without being broken.
-          if (broken || iommu) await this.#restart(ring);
+          if (!broken && !iommu && !refused.has(ring)) continue;
+          refused.delete(ring);
+          await this.#stop(ring);
+          // As if nothing were in flight.
+          if (record !== undefined) new Uint8Array(record.buffer).fill(0, 0, RECORDED);
+          ring.reset();
+          await ring.start().catch((error) => {
+            // What is in the in-flight buffer makes no sense any more.
+            if (error?.name !== "ProtocolError") throw error;
+            refused.add(ring);
+          });
         }
         if (config > 0) await this.#configure(frontEnd, random, config);
       }
@@ -298,15 +311,6 @@ class RaceStand implements Stand<Step> {
     onEnd(scope, () => mapping.unmap());
     await give(fd);
     return mapping;
-  }
-
-  async #restart(ring: Ring): Promise<void> {
-    await this.#stop(ring);
-    ring.reset();
-    await ring.start().catch((error) => {
-      // What is in the in-flight buffer makes no sense any more: that ring is broken at its start.
-      if (error?.name !== "ProtocolError") throw error;
-    });
   }
 
   async #stop(ring: Ring): Promise<void> {
