@@ -70,6 +70,20 @@ for (
   });
 }
 
+for (
+  const [mistake, said] of [
+    ["twice", /request on ring 0 failed: RangeError: Offset is outside the bounds/],
+    ["secret", /what another guest has sent is in this one's memory/],
+  ] as const
+) {
+  test(`memory that changes finds a mistake by ${mistake}`, { timeout: 300_000 }, async (t) => {
+    const module = `${new URL("race/planted.ts", import.meta.url).href}?${mistake}`;
+    const outcome = await run(t, { ...orderOf(mistake), module, cases: 200 });
+    assert.ok("text" in outcome, "it is found");
+    assert.match(outcome.text, said);
+  });
+}
+
 for (const mistake of ["throw", "hang"]) {
   test(`a mistake by ${mistake} is repeated and made small`, { timeout: 300_000 }, async (t) => {
     const order = orderOf(mistake, { limit: 2000 });

@@ -30,6 +30,7 @@ import type { Random } from "../../support/random.ts";
 import type { Answer, Extra } from "./driver.ts";
 import type { Field, Form } from "./form.ts";
 import { frame } from "./frames.ts";
+import { told } from "./unchecked.ts";
 
 /** A device that is worked on. */
 export interface Subject {
@@ -86,8 +87,8 @@ const blk: Subject = {
   isRight: ({ written, bytes }) => {
     assert.deepEqual([written, String.fromCharCode(...bytes.subarray(0, 10))], [21, "vhost-user"]);
   },
-  cases: 30,
-  least: 300,
+  cases: 60,
+  least: 600,
 };
 
 /** Commands of SCSI disks, with values where the standard has fields. */
@@ -161,8 +162,8 @@ const scsi: Subject = {
     { name: "event", queue: 1, room: [16, 16, 15, 4096] },
   ],
   isRight: ({ written, bytes }) => assert.deepEqual([written, bytes[10], bytes[11]], [108 + 36, 0, 0]),
-  cases: 40,
-  least: 300,
+  cases: 80,
+  least: 600,
 };
 
 const MAC = Uint8Array.of(2, 0, 0, 0, 0, 10);
@@ -212,8 +213,8 @@ function net(name: string, network: () => NetDevice): Subject {
       { name: "buffer", queue: 0, room: received },
     ],
     isRight: ({ written }) => assert.equal(written, 0),
-    cases: 30,
-    least: 200,
+    cases: 60,
+    least: 400,
   };
 }
 
@@ -252,7 +253,7 @@ const vsock: Subject = {
         1234: ({ readable, writable }) => readable.pipeTo(writable).catch(ignore),
         1: ignore,
       },
-      onError: ignore,
+      onError: told,
     });
     return device;
   },
@@ -270,8 +271,8 @@ const vsock: Subject = {
     { name: "event", queue: 2, room: [4, 4, 3, 100] },
   ],
   isRight: ({ written }) => assert.equal(written, 0),
-  cases: 40,
-  least: 300,
+  cases: 80,
+  least: 600,
 };
 
 /** An end that gives back what it gets. */
@@ -311,8 +312,8 @@ const console_: Subject = {
     ...[0, 2, 4].map((queue): Form => ({ name: "buffer", queue, room: [4096, 256, 16, 8, 1, 65536] })),
   ],
   isRight: ({ written }) => assert.equal(written, 0),
-  cases: 30,
-  least: 200,
+  cases: 60,
+  least: 400,
 };
 
 const rng: Subject = {
@@ -327,8 +328,8 @@ const rng: Subject = {
     assert.equal(written, 64);
     assert.ok(new Set(bytes).size > 8, "random bytes");
   },
-  cases: 20,
-  least: 200,
+  cases: 40,
+  least: 400,
 };
 
 const input: Subject = {
@@ -351,15 +352,15 @@ const input: Subject = {
     { name: "buffer", queue: 0, room: [8, 8, 7, 16, 4096] },
   ],
   isRight: ({ written }) => assert.equal(written, 0),
-  cases: 20,
-  least: 150,
+  cases: 40,
+  least: 300,
 };
 
 const stream: Field = [4, 0, 1, 2];
 const sound: Subject = {
   name: "sound",
   make: () =>
-    new SoundDevice({ output: new NullOutput(), input: new ToneInput(440), speed: 1000, onError: ignore }),
+    new SoundDevice({ output: new NullOutput(), input: new ToneInput(440), speed: 1000, onError: told }),
   queues: 4,
   holds: [1, 2, 3],
   config: 16,
@@ -414,13 +415,13 @@ const sound: Subject = {
   isRight: ({ written, bytes }) => {
     assert.deepEqual([written, ...bytes.subarray(0, 4)], [68, 0, 0x80, 0, 0]);
   },
-  cases: 40,
-  least: 200,
+  cases: 80,
+  least: 400,
 };
 
 const gpio: Subject = {
   name: "gpio",
-  make: () => new GpioDevice({ chip: new GpioLines(["button", "", "red lamp", ""]), onError: ignore }),
+  make: () => new GpioDevice({ chip: new GpioLines(["button", "", "red lamp", ""]), onError: told }),
   queues: 2,
   holds: [1],
   config: 8,
@@ -435,15 +436,15 @@ const gpio: Subject = {
     { name: "unmask", queue: 1, fields: [[2, 0, 1, 3, 4, 0xffff]], room: [1, 1, 0, 2] },
   ],
   isRight: ({ written, bytes }) => assert.deepEqual([written, bytes[0], bytes[1]], [19, 0, 98]),
-  cases: 20,
-  least: 200,
+  cases: 40,
+  least: 400,
 };
 
 /** A request of I²C or SPI ends with a byte of status; before that is what was read. */
 const i2c: Subject = {
   name: "i2c",
   make: () =>
-    new I2cDevice({ bus: new SimulatedI2cBus([new Eeprom({ size: 256 }), new Lm75()]), onError: ignore }),
+    new I2cDevice({ bus: new SimulatedI2cBus([new Eeprom({ size: 256 }), new Lm75()]), onError: told }),
   queues: 1,
   forms: [
     { name: "read", queue: 0, fields: [[2, 0x48 << 1], [2, 0], [4, 2]], room: [3] },
@@ -462,13 +463,13 @@ const i2c: Subject = {
     },
   ],
   isRight: ({ written, bytes }) => assert.deepEqual([written, bytes[2]], [3, 0]),
-  cases: 20,
-  least: 150,
+  cases: 40,
+  least: 300,
 };
 
 const spi: Subject = {
   name: "spi",
-  make: () => new SpiDevice({ bus: new SimulatedSpiBus([new SpiFlash({ size: 65536 })]), onError: ignore }),
+  make: () => new SpiDevice({ bus: new SimulatedSpiBus([new SpiFlash({ size: 65536 })]), onError: told }),
   queues: 1,
   config: 32,
   forms: [
@@ -502,8 +503,8 @@ const spi: Subject = {
     },
   ],
   isRight: ({ written, bytes }) => assert.deepEqual([written, bytes[4]], [5, 0]),
-  cases: 20,
-  least: 150,
+  cases: 40,
+  least: 300,
 };
 
 const clock: Field = [2, 0, 1, 2, 0xffff];
@@ -512,7 +513,7 @@ const rtc: Subject = {
   make: () =>
     new RtcDevice({
       clocks: [new SimulatedClock(0, 1000n, 1), new SimulatedClock(2, 5n)],
-      onError: ignore,
+      onError: told,
     }),
   queues: 2,
   holds: [1],
@@ -539,8 +540,8 @@ const rtc: Subject = {
     { name: "alarm", queue: 1, room: [16, 15, 16, 100] },
   ],
   isRight: ({ written, bytes }) => assert.deepEqual([written, bytes[0], bytes[8]], [16, 0, 2]),
-  cases: 20,
-  least: 150,
+  cases: 40,
+  least: 300,
 };
 
 const command = (protocol: number, message: number): number => (message | protocol << 10) >>> 0;
@@ -552,7 +553,7 @@ const scmi: Subject = {
         sensorProtocol([new SimulatedSensor("a", 1), new SimulatedSensor("b", 2, ScmiSensorType.CELSIUS)]),
         clockProtocol([new SimulatedScmiClock({ name: "c", rate: 1, rates: { min: 1, max: 100, step: 7 } })]),
       ],
-      onError: ignore,
+      onError: told,
     }),
   queues: 2,
   holds: [1],
@@ -573,16 +574,16 @@ const scmi: Subject = {
     { name: "notification", queue: 1, room: [128, 8] },
   ],
   isRight: ({ written, bytes }) => assert.deepEqual([written, bytes[4], bytes[8], bytes[10]], [12, 0, 0, 2]),
-  cases: 20,
-  least: 200,
+  cases: 40,
+  least: 400,
 };
 
 /** All of them. */
 export const subjects: readonly Subject[] = [
   blk,
   scsi,
-  net("echo", () => new NetDevice({ network: new EchoNetwork(), mac: MAC, mtu: 1500, onError: ignore })),
-  net("switch", () => new NetDevice({ network: new SwitchNetwork(), onError: ignore })),
+  net("echo", () => new NetDevice({ network: new EchoNetwork(), mac: MAC, mtu: 1500, onError: told })),
+  net("switch", () => new NetDevice({ network: new SwitchNetwork(), onError: told })),
   net("user", () =>
     new NetDevice({
       network: new UserNetwork({
@@ -593,7 +594,7 @@ export const subjects: readonly Subject[] = [
           return readable.pipeTo(writable).catch(ignore);
         },
       }),
-      onError: ignore,
+      onError: told,
     })),
   vsock,
   console_,

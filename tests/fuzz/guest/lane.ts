@@ -285,10 +285,13 @@ class PackedLane extends Lane {
         break;
       case "loop":
       case "index too far":
-        // There are no links. What has no end goes on around the ring.
-        for (let at = 0; at < ring.size; at++) {
-          words.setUint16(16 * at + 14, words.getUint16(16 * at + 14, true) | NEXT, true);
+        // There are no links. What has no end goes on around the ring, with nothing else wrong on the way.
+        for (let n = count; n < ring.size; n++) {
+          const at = 16 * this.slot(n) + 14;
+          const writable = (count > 1 ? words.getUint16(16 * last + 14, true) : this.#shown) & WRITE;
+          words.setUint16(at, words.getUint16(at, true) & (AVAIL | USED) | NEXT | writable, true);
         }
+        if (count > 1) add(last, NEXT);
         this.#shown |= NEXT;
         return false;
       case "next outside":

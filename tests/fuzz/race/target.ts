@@ -40,7 +40,7 @@ import { type Area, GROUP, type Pattern, type RingAreas, type Scribbling } from 
 
 /** A session under attack. */
 interface Step {
-  /** One of {@link PLACES}. */
+  /** {@link Place.name}. */
   readonly device: string;
   readonly packed: boolean;
   readonly indirect: boolean;
@@ -73,9 +73,12 @@ const THREADS = 3;
 const LOG_ALL = 26;
 
 /** A device that is attacked. */
-interface Place {
+export interface Place {
+  /** Its name in steps. */
   readonly name: string;
+  /** What it is, and what requests it knows. */
   readonly subject: Subject;
+  /** How it is served, with files in a folder. */
   serving?(folder: string): Serving;
 }
 
@@ -323,8 +326,8 @@ class RaceStand implements Stand<Step> {
 }
 
 /** The devices, each once, in an order that follows from the random source. */
-function shuffled(random: Random): string[] {
-  const names = PLACES.map(({ name }) => name);
+function shuffled(random: Random, places: readonly Place[]): string[] {
+  const names = places.map(({ name }) => name);
   for (let i = names.length - 1; i > 0; i--) {
     const at = random.int(0, i);
     [names[i], names[at]] = [names[at], names[i]];
@@ -332,16 +335,16 @@ function shuffled(random: Random): string[] {
   return names;
 }
 
-/** Memory that changes while it is worked on. */
-export const changingMemory: Target<Step> = {
-  name: "changing-memory",
-  summary: "Other threads write into the rings and requests of each device while it is served.",
-  unit: "requests",
-  cases: 6,
-  least: 2000,
-  make: (random) => {
+/** A target that attacks some devices, each once in a case. */
+export function changing(
+  name: string,
+  summary: string,
+  places: readonly Place[],
+  bounds: Pick<Target, "cases" | "least">,
+): Target<Step> {
+  const make = (random: Random): Step[] => {
     const yes = (): boolean => random.int(0, 1) === 1;
-    return shuffled(random).map((device) => ({
+    return shuffled(random, places).map((device) => ({
       device,
       packed: yes(),
       indirect: yes(),
@@ -353,38 +356,54 @@ export const changingMemory: Target<Step> = {
       seed: random.int(0, 1 << 30),
       milliseconds: random.pick([30, 100]),
     }));
-  },
-  async open(scope): Promise<RaceStand> {
-    const folder = tempDir(scope);
-    const devices = new Map<string, Served>();
-    for (const { name, subject, serving } of PLACES) {
-      devices.set(name, await Served.open(scope, subject, { ...serving?.(folder), iommu: true }));
-    }
-    // Somebody else's disks, through the same process: one is read all the time, one is written and read.
-    const witness = async (): Promise<BlkDriver> => {
-      const device = disk(folder);
-      onEnd(scope, () => device.close());
-      return await (await Scene.open(scope, device)).driver();
-    };
-    const [written, other] = [await witness(), await witness()];
-    const secret = repeated(SECRET, SIZE);
-    await other.write(0, secret);
-    let seed = 0;
-    const threads = Array.from(
-      { length: THREADS },
-      () => new Worker(new URL("./scribbler.ts", import.meta.url), { type: "module" }),
+  };
+  return {
+    name,
+    summary,
+    unit: "requests",
+    ...bounds,
+    make,
+    open: (scope) => open(scope, places, make(new Random(0))),
+  };
+}
+
+async function open(scope: Scope, places: readonly Place[], first: readonly Step[]): Promise<RaceStand> {
+  const folder = tempDir(scope);
+  const devices = new Map<string, Served>();
+  for (const { name, subject, serving } of places) {
+    devices.set(name, await Served.open(scope, subject, { ...serving?.(folder), iommu: true }));
+  }
+  // Somebody else's disks, through the same process: one is read all the time, one is written and read.
+  const witness = async (): Promise<BlkDriver> => {
+    const device = disk(folder);
+    onEnd(scope, () => device.close());
+    return await (await Scene.open(scope, device)).driver();
+  };
+  const [written, other] = [await witness(), await witness()];
+  const secret = repeated(SECRET, SIZE);
+  await other.write(0, secret);
+  let seed = 0;
+  const threads = Array.from(
+    { length: THREADS },
+    () => new Worker(new URL("./scribbler.ts", import.meta.url), { type: "module" }),
+  );
+  onEnd(scope, () => threads.forEach((thread) => thread.terminate()));
+  const stand = new RaceStand(devices, threads, async () => {
+    await verify(written, seed++);
+    assert.equal(
+      Buffer.compare(await other.read(0, SIZE), secret),
+      0,
+      "the disk of another guest is as it was",
     );
-    onEnd(scope, () => threads.forEach((thread) => thread.terminate()));
-    const stand = new RaceStand(devices, threads, async () => {
-      await verify(written, seed++);
-      assert.equal(
-        Buffer.compare(await other.read(0, SIZE), secret),
-        0,
-        "the disk of another guest is as it was",
-      );
-    });
-    const first = changingMemory.make(new Random(0));
-    await stand.run(first.map((step) => ({ ...step, inflight: true, log: true, milliseconds: 1 })));
-    return stand;
-  },
-};
+  });
+  await stand.run(first.map((step) => ({ ...step, inflight: true, log: true, milliseconds: 1 })));
+  return stand;
+}
+
+/** Memory that changes while every ready device works on it. */
+export const changingMemory: Target<Step> = changing(
+  "changing-memory",
+  "Other threads write into the rings and requests of each device while it is served.",
+  PLACES,
+  { cases: 6, least: 2000 },
+);
