@@ -98,21 +98,29 @@ const PLACES: readonly Place[] = [
   { name: "blk-workers", subject: blk, serving: (folder) => ({ make: () => disk(folder), workers: 2 }) },
 ];
 
+/** Other guests of the same process, with disks of their own. */
+interface Witnesses {
+  /** Writes and reads while a device is attacked. */
+  beside(): Promise<void>;
+  /** Reads what nobody may have changed. */
+  after(): Promise<void>;
+}
+
 class RaceStand implements Stand<Step> {
   readonly #devices: ReadonlyMap<string, Served>;
   readonly #threads: readonly Worker[];
-  readonly #witness: () => Promise<void>;
+  readonly #witnesses: Witnesses;
   readonly #returned = new Map<string, number>();
   #broken = 0;
 
   constructor(
     devices: ReadonlyMap<string, Served>,
     threads: readonly Worker[],
-    witness: () => Promise<void>,
+    witnesses: Witnesses,
   ) {
     this.#devices = devices;
     this.#threads = threads;
-    this.#witness = witness;
+    this.#witnesses = witnesses;
   }
 
   notes(): string {
@@ -134,7 +142,7 @@ class RaceStand implements Stand<Step> {
       returned += made;
       await served.settled();
       await served.session((driver) => served.isServed(driver), step.packed);
-      await this.#witness();
+      await this.#witnesses.after();
     }
     return returned;
   }
@@ -284,6 +292,7 @@ class RaceStand implements Stand<Step> {
           });
         }
         if (config > 0) await this.#configure(frontEnd, random, config);
+        await this.#witnesses.beside();
       }
     } finally {
       for (const { state } of scribblings) {
@@ -373,7 +382,6 @@ async function open(scope: Scope, places: readonly Place[], first: readonly Step
   for (const { name, subject, serving } of places) {
     devices.set(name, await Served.open(scope, subject, { ...serving?.(folder), iommu: true }));
   }
-  // Somebody else's disks, through the same process: one is read all the time, one is written and read.
   const witness = async (): Promise<BlkDriver> => {
     const device = disk(folder);
     onEnd(scope, () => device.close());
@@ -388,13 +396,15 @@ async function open(scope: Scope, places: readonly Place[], first: readonly Step
     () => new Worker(new URL("./scribbler.ts", import.meta.url), { type: "module" }),
   );
   onEnd(scope, () => threads.forEach((thread) => thread.terminate()));
-  const stand = new RaceStand(devices, threads, async () => {
-    await verify(written, seed++);
-    assert.equal(
-      Buffer.compare(await other.read(0, SIZE), secret),
-      0,
-      "the disk of another guest is as it was",
-    );
+  const stand = new RaceStand(devices, threads, {
+    beside: () => verify(written, seed++),
+    async after(): Promise<void> {
+      assert.equal(
+        Buffer.compare(await other.read(0, SIZE), secret),
+        0,
+        "the disk of another guest is as it was",
+      );
+    },
   });
   await stand.run(first.map((step) => ({ ...step, inflight: true, log: true, milliseconds: 1 })));
   return stand;
