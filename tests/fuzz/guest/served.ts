@@ -9,7 +9,10 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Device, ServeOptions } from "../../../mod.ts";
+import { FrontEnd, SharedMemory } from "../../../src/frontend/mod.ts";
+import { pollOnce, Ring } from "../../session/rings.ts";
 import { Scene } from "../../session/scene.ts";
+import { NOT_BY_HAND } from "../../session/stage.ts";
 import { onEnd, type Scope } from "../../support/cleanup.ts";
 import { Random } from "../../support/random.ts";
 import type { Subject } from "./devices.ts";
@@ -103,6 +106,26 @@ export class Served {
       );
     });
     await settled(scene);
+  }
+
+  /** Has each thread that runs rings sleep: from the first time on it keeps what it needs for that. */
+  async letSleep(): Promise<void> {
+    for (const scene of [this.#scene, this.#neighbour]) {
+      const threads = scene.server.metrics.threads.filter(({ thread }) => thread !== "main");
+      while (threads.some(({ counters }) => counters.sleeps === 0)) {
+        await scoped(async (scope) => {
+          const frontEnd = await FrontEnd.connect(scene.path, { withoutFeatures: NOT_BY_HAND });
+          onEnd(scope, () => frontEnd.close());
+          const memory = new SharedMemory(1 << 16);
+          onEnd(scope, () => memory.close());
+          await frontEnd.shareMemory(memory);
+          for (let index = 0; index < this.subject.queues; index++) {
+            await pollOnce(new Ring(scope, frontEnd, memory, { index }));
+          }
+        });
+        await settled(scene);
+      }
+    }
   }
 
   /** Waits until no session is left, and looks at what the server has said. */

@@ -380,7 +380,9 @@ async function open(scope: Scope, places: readonly Place[], first: readonly Step
   const folder = tempDir(scope);
   const devices = new Map<string, Served>();
   for (const { name, subject, serving } of places) {
-    devices.set(name, await Served.open(scope, subject, { ...serving?.(folder), iommu: true }));
+    const served = await Served.open(scope, subject, { ...serving?.(folder), iommu: true });
+    await served.letSleep();
+    devices.set(name, served);
   }
   const witness = async (): Promise<BlkDriver> => {
     const device = disk(folder);
