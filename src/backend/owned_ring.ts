@@ -38,6 +38,13 @@ export class OwnedRing implements RingWork, OwnedQueue {
   #takes = 0;
   #returns = 0;
   #ordered = true;
+  /** Whether the owner works now. */
+  #working = false;
+  /** What the counters are still to be told. */
+  #newTaken = 0;
+  #newReadable = 0;
+  #newReturned = 0;
+  #newWritten = 0;
 
   /** The owner does not have the ring yet. */
   constructor(vring: RingToWork, owner: QueueOwner) {
@@ -91,6 +98,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
     const ring = this.#handed;
     if (ring === undefined) return;
     this.#dismiss();
+    this.#count();
     this.#handed = undefined;
     this.#hidden = false;
     this.#vring.show(ring);
@@ -110,6 +118,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
     const ring = this.#handed;
     this.#handed = undefined;
     if (ring === undefined) return;
+    this.#count();
     this.#vring.counters.drop(ring.taken().filter((chain) => chain.turn !== COMPLETED).length);
     this.#dismiss();
   }
@@ -122,6 +131,18 @@ export class OwnedRing implements RingWork, OwnedQueue {
     }
   }
 
+  /** Counts what was taken and completed since the last time: once for many requests. */
+  #count(): void {
+    const { counters } = this.#vring;
+    if (this.#newTaken > 0) counters.take(this.#newTaken, this.#newReadable);
+    if (this.#newReturned > 0) counters.giveBack(this.#newReturned, this.#newWritten);
+    this.#newTaken =
+      this.#newReadable =
+      this.#newReturned =
+      this.#newWritten =
+        0;
+  }
+
   /** Lets the owner work when there is a reason, and shows what it has completed. Returns whether there was any. */
   look(): boolean {
     const ring = this.#handed;
@@ -131,15 +152,19 @@ export class OwnedRing implements RingWork, OwnedQueue {
       worked = true;
       this.#dry = this.#more = false;
       ring.suppress();
+      this.#working = true;
       try {
         if (this.#owner.work?.(this) === true) this.#more = true;
       } catch (error) {
         this.#vring.failed(error);
       }
+      this.#working = false;
     }
     if (this.#hidden) {
       worked = true;
       this.publish();
+    } else if (worked) {
+      this.#count();
     }
     return worked;
   }
@@ -159,12 +184,15 @@ export class OwnedRing implements RingWork, OwnedQueue {
       if (chain !== null) {
         chain.turn = this.#takes;
         this.#takes = (this.#takes + 1) & TURNS;
-        this.#vring.counters.take(1, chain.readable.byteLength);
+        this.#newTaken++;
+        this.#newReadable += chain.readable.byteLength;
         chain.since = 0;
         if (--this.#untilSample === 0) {
           chain.since = this.#sampler.begin();
           this.#untilSample = this.#sampler.gap;
         }
+        // Else it is told when this is over: after work, or when what was completed is shown.
+        if (!this.#working && !this.#hidden) this.#count();
         return chain;
       }
     } catch (error) {
@@ -184,7 +212,8 @@ export class OwnedRing implements RingWork, OwnedQueue {
     if (chain.turn !== this.#returns) this.#ordered = false;
     chain.turn = COMPLETED;
     this.#returns = (this.#returns + 1) & TURNS;
-    this.#vring.counters.giveBack(1, chain.written);
+    this.#newReturned++;
+    this.#newWritten += chain.written;
     if (chain.since !== 0) this.#sampler.end(chain.since);
     ring.push(chain);
     if (this.#hidden) return;
@@ -194,6 +223,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
 
   publish(): void {
     this.#hidden = false;
+    this.#count();
     if (this.#handed !== undefined) this.#vring.show(this.#handed);
   }
 
