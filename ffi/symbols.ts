@@ -32,6 +32,7 @@ export const symbols = {
   getpwnam: { parameters: ["u64"], result: "u64" },
   getsockopt: { parameters: ["i32", "i32", "i32", "u64", "u64"], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "u64"], result: "i32" },
+  kill: { parameters: ["i32", "i32"], result: "i32" },
   listen: { parameters: ["i32", "i32"], result: "i32" },
   madvise: { parameters: ["u64", "u64", "i32"], result: "i32" },
   memfd_create: { parameters: ["u64", "u32"], result: "i32" },

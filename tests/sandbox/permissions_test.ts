@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -165,6 +165,17 @@ test(
     const child = startExactly(t, flags, args);
     assert.equal(await child.waitEnd(40_000), 0, child.output);
     assert.match(child.output, /1 pass/);
+    // It ends what it has started.
+    const mark = `--socket-path=/tmp/vhost-user-check-${child.pid}.sock`;
+    for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+      let line = "";
+      try {
+        line = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+      } catch {
+        continue; // It has ended meanwhile.
+      }
+      assert.ok(!line.includes(mark), `process ${pid} is left: ${line.replaceAll("\0", " ")}`);
+    }
     for (const some of withoutOne(flags)) {
       await lacks(startExactly(t, some, args), /--allow-(ffi|run|env|write)|(env|run|write) access/);
     }

@@ -6,10 +6,10 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
-import process from "node:process";
 import { close, fileStatus } from "../../../ffi/fd.ts";
 import { openFile, OpenFlag, removeFile } from "../../../ffi/file.ts";
 import { Errno, OsError } from "../../../ffi/os_error.ts";
+import { signalGroup, SignalNumber } from "../../../ffi/process_group.ts";
 import { connect, peerCredentials } from "../../../ffi/socket.ts";
 import { frontendMessages } from "../../protocol/messages.ts";
 import { sleep, until } from "./wait.ts";
@@ -313,7 +313,7 @@ export class SpawnedTarget implements Target {
     this.#stopping = true;
     for (const signal of ["SIGTERM", "SIGKILL"] as const) {
       try {
-        process.kill(-child.pid, signal);
+        signalGroup(child.pid, SignalNumber[signal]);
       } catch {
         // It has just ended.
       }
