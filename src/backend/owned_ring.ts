@@ -136,11 +136,8 @@ export class OwnedRing implements RingWork, OwnedQueue {
     const { counters } = this.#vring;
     if (this.#newTaken > 0) counters.take(this.#newTaken, this.#newReadable);
     if (this.#newReturned > 0) counters.giveBack(this.#newReturned, this.#newWritten);
-    this.#newTaken =
-      this.#newReadable =
-      this.#newReturned =
-      this.#newWritten =
-        0;
+    this.#newTaken = this.#newReadable = 0;
+    this.#newReturned = this.#newWritten = 0;
   }
 
   /** Lets the owner work when there is a reason, and shows what it has completed. Returns whether there was any. */

@@ -213,7 +213,7 @@ test("only tests that were asked to, and what they start, record", LIMIT, () => 
   const argv = ["deno", join(here, "../real/a_test.ts")];
   assert.equal(destination(url, { env: {}, argv }), undefined);
   assert.equal(destination(url, { env: { VHOST_EVIDENCE: "/e" }, argv: ["deno", "/x/main.ts"] }), undefined);
-  const chance = ["deno", join(here, "../session/random_messages_test.ts")];
+  const chance = ["deno", join(here, "../fuzz/fuzz_test.ts")];
   assert.equal(destination(url, { env: { VHOST_EVIDENCE: "/e" }, argv: chance }), undefined);
   const found = destination(url, { env: { VHOST_EVIDENCE: "/e" }, argv });
   assert.deepEqual(found, { folder: "/e", exists: false, test: "real/a_test.ts" });

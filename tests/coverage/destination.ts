@@ -14,7 +14,7 @@ export interface Destination {
 const VARIABLE = "VHOST_EVIDENCE";
 
 /** What a random test does, the next run may not do. What the tests of all this do is nobody's evidence. */
-const NO_EVIDENCE = /\/random_[^/]*$|\/coverage_test\.ts$/;
+const NO_EVIDENCE = /\/fuzz\/[^/]*$|\/coverage_test\.ts$/;
 
 const tests = fileURLToPath(new URL("../", import.meta.url));
 
