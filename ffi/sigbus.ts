@@ -36,8 +36,10 @@ const SIGACTION_FLAGS = 136;
 const MOST_ENTRIES = 32768;
 
 // The table that the handler reads, in 64-bit words: how many entries are in use and, in the upper half, the event to ring;
-// a 1 to ring with; then from word 4 on, for each entry, start, end (0 for none) and whether it was hit.
+// a 1 to ring with; the handler to go on to; then from word 4 on, for each entry, start, end (0 for none) and whether it was hit.
 const HEADER = 4;
+const ONE = 1;
+const OLD = 2;
 const ENTRY = 4;
 const START = 0;
 const END = 1;
@@ -54,28 +56,30 @@ function anonymous(byteLength: number): bigint {
  * Puts a handler before the one that there is. It stays, with its table, until the process ends: handlers that came later go
  * on to it, also when the thread that has installed it is gone.
  *
+ * Threads do this at the same time, and know nothing of each other. So what comes next is what the kernel says was replaced,
+ * written down afterwards: whoever looks first and installs then loses a handler that came in between.
+ *
  * @throws {OsError}
  */
-function install(table: bigint): void {
+function install(table: bigint, words: BigInt64Array): void {
   const code = handlerCode();
   const address = anonymous(code.length);
-  const action = new Native(SIGACTION_SIZE);
-  check(libc.sigaction(SIGBUS, 0n, action.address), "sigaction", () => "looking at SIGBUS");
   const memory = bufferAt(address, code.length);
   new Uint8Array(memory).set(code);
-  const literals = new DataView(memory, code.length - LITERALS);
-  literals.setBigUint64(0, table, true);
-  literals.setBigUint64(8, action.get64(0), true);
+  new DataView(memory, code.length - LITERALS).setBigUint64(0, table, true);
   // The kernel makes what was written visible to the processor's instruction fetch when it makes a page executable.
   check(
     libc.mprotect(address, BigInt(code.length), PROT_READ | PROT_EXEC),
     "mprotect",
     () => "making the handler of SIGBUS executable",
   );
-  action.bytes.fill(0);
+  const [action, old] = [new Native(SIGACTION_SIZE), new Native(SIGACTION_SIZE)];
+  check(libc.sigaction(SIGBUS, 0n, old.address), "sigaction", () => "looking at SIGBUS");
+  Atomics.store(words, OLD, old.get64(0));
   action.set64(0, address);
   action.set32(SIGACTION_FLAGS, SA_SIGINFO | SA_ONSTACK);
-  check(libc.sigaction(SIGBUS, action.address, 0n), "sigaction", () => "catching SIGBUS");
+  check(libc.sigaction(SIGBUS, action.address, old.address), "sigaction", () => "catching SIGBUS");
+  Atomics.store(words, OLD, old.get64(0));
 }
 
 /** What this thread watches over. Each has its own table and event; the handlers go on to each other. */
@@ -93,8 +97,8 @@ class Watch {
     const memory = bufferAt(address, bytes);
     this.#counts = new Int32Array(memory, 0, 2);
     this.#words = new BigInt64Array(memory);
-    this.#words[1] = 1n;
-    install(address);
+    this.#words[ONE] = 1n;
+    install(address, this.#words);
   }
 
   add(address: bigint, byteLength: number, onLost: () => void): () => void {

@@ -13,21 +13,21 @@
  *         write(table.event, &table.one, 8)
  *         return                           // the access is made again, and finds a zero
  *       break
- * if old handler is a function: go on there
+ * if table.old is a function: go on there
  * sigaction(SIGBUS, default)               // and the access is made again, which ends the process
  * return
  * ```
  *
  * It calls the kernel only, neither a library nor anything of this process, and uses none of its memory but the table. Both
- * were assembled with GNU as; the tests run the one of the machine that they are on. At the end are three places to fill in.
+ * were assembled with GNU as; the tests run the one of the machine that they are on. At the end is a place to fill in.
  *
  * @module
  */
 
 import { arch } from "./deno.ts";
 
-/** Bytes at the end: address of the table, old handler, and a `struct sigaction` of the kernel that is zero. */
-export const LITERALS = 8 + 8 + 32;
+/** Bytes at the end: address of the table, and a `struct sigaction` of the kernel that is zero. */
+export const LITERALS = 8 + 32;
 
 const X86_64 = `
   8b4608               mov eax, [rsi+8]             ; si_code
@@ -83,19 +83,20 @@ found:
   0f05                 syscall
   c3                   ret
 chain:
-  488b0531000000       mov rax, [rip+old]
+  4c8b0529000000       mov r8, [rip+table]
+  498b4010             mov rax, [r8+16]             ; old
   4883f801             cmp rax, 1                   ; SIG_DFL, SIG_IGN
   7602                 jbe default
   ffe0                 jmp rax
 default:
-  488d352a000000       lea rsi, [rip+zero]
+  488d351e000000       lea rsi, [rip+zero]
   31d2                 xor edx, edx
   bf07000000           mov edi, 7                   ; SIGBUS
   41ba08000000         mov r10d, 8
   b80d000000           mov eax, 13                  ; rt_sigaction
   0f05                 syscall
   c3                   ret
-  cccccccccc
+  cc
 `;
 
 /** Words as they lie in memory, the low byte first. */
@@ -104,7 +105,7 @@ const AARCH64 = `
   3f010071             cmp w9, #0
   6d050054             b.le chain
   290840f9             ldr x9, [x1, #16]            // si_addr
-  8a060058             ldr x10, table
+  aa060058             ldr x10, table
   4b0140b9             ldr w11, [x10]               // count
   4c810091             add x12, x10, #32            // first entry
 look:
@@ -151,13 +152,14 @@ failed:
   e10307aa             mov x1, x7
   e20311aa             mov x2, x17
 chain:
-  b0010058             ldr x16, old
+  90010058             ldr x16, table
+  100a40f9             ldr x16, [x16, #16]          // old
   1f0600f1             cmp x16, #1                  // SIG_DFL, SIG_IGN
   49000054             b.ls default
   00021fd6             br x16
 default:
   e00080d2             mov x0, #7                   // SIGBUS
-  41010010             adr x1, zero
+  01010010             adr x1, zero
   020080d2             mov x2, #0
   030180d2             mov x3, #8
   c81080d2             mov x8, #134                 // rt_sigaction

@@ -86,6 +86,22 @@ const modes: Record<string, () => Promise<void> | void> = {
     await told(1);
     worker.terminate();
   },
+  // Threads that start to watch at the same time, as the workers of a device do when it gets a dirty log.
+  async together(): Promise<void> {
+    const url = new URL("./sigbus_together.ts", import.meta.url);
+    let zeros = 0;
+    for (let round = 0; round < 120; round++) {
+      const waiting = new Int32Array(new SharedArrayBuffer(4)).fill(2);
+      const workers = [0, 1].map(() => new Worker(url, { type: "module" }));
+      const found = workers.map((worker) => {
+        worker.postMessage(waiting);
+        return new Promise<MessageEvent>((resolve) => worker.onmessage = resolve);
+      });
+      for (const { data } of await Promise.all(found)) if (data === 0) zeros++;
+      for (const worker of workers) worker.terminate();
+    }
+    said.push(`${zeros} zeros`);
+  },
   async often(): Promise<void> {
     for (let i = 0; i < 300; i++) {
       const { bytes, mapping, shorten } = mapped(true);
