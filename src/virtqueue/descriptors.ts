@@ -7,7 +7,7 @@
 import type { AddressSpace } from "../memory/address_space.ts";
 import { Segments } from "../memory/segments.ts";
 import type { Chain } from "./chain.ts";
-import { RingError, type RingErrorPlace, type RingPart } from "./ring.ts";
+import { RingError, type RingPart } from "./ring.ts";
 import { DESCRIPTOR_SIZE, DescriptorFlag } from "./split_layout.ts";
 
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
@@ -51,25 +51,6 @@ export const packedSections: DescriptorSections = {
 
 // Apart from where they are thrown: what is short is compiled into the loops that use it.
 
-function outside(
-  head: number,
-  index: number,
-  low: number,
-  high: number,
-  length: number,
-  place: RingErrorPlace,
-): RingError {
-  const address = (low >>> 0) + (high >>> 0) * TWO_32;
-  return new RingError(
-    `descriptor ${index} of head ${head}: 0x${address.toString(16)}+${length} is not in guest memory`,
-    place,
-  );
-}
-
-function afterWritable(head: number, index: number, place: RingErrorPlace): RingError {
-  return new RingError(`descriptor ${index} of head ${head}: readable after writable`, place);
-}
-
 function tooLong(head: number, section: string | undefined): RingError {
   return new RingError(`chain of head ${head}: 2^32 bytes or more`, { section, descriptor: head });
 }
@@ -85,7 +66,8 @@ export function checkLength(chain: Chain, head: number, section?: string): void 
 }
 
 /**
- * Turns descriptors into requests. Each is read once; only what was read is checked and used.
+ * Turns tables of descriptors into requests, and says what is wrong with one. Each is read once; only what was read is checked
+ * and used.
  *
  * Addresses come as two words of 32 bits, signed: as a whole they would have to be allocated, wherever the compiler makes
  * a call of one of these functions.
@@ -132,7 +114,28 @@ export class Descriptors {
    * @param owner the descriptor of the ring that leads here: this one, or that of its table
    * @throws {RingError} when it breaks the rules
    */
-  append(
+  #append(
+    chain: Chain,
+    head: number,
+    index: number,
+    low: number,
+    high: number,
+    length: number,
+    flags: number,
+    owner: number,
+  ): void {
+    const { writable } = chain;
+    const writes = (flags & WRITE) !== 0;
+    if (
+      (!writes && writable.count > 0) ||
+      (length > 0 && !this.#space.appendWords(writes ? writable : chain.readable, low, high, length, writes))
+    ) {
+      throw this.refused(chain, head, index, low, high, length, flags, owner);
+    }
+  }
+
+  /** What is wrong with a descriptor that could not be added to a request; parameters as of `#append`. */
+  refused(
     chain: Chain,
     head: number,
     index: number,
@@ -141,18 +144,19 @@ export class Descriptors {
     length: number,
     flags: number,
     owner: number = index,
-  ): void {
-    const writable = (flags & WRITE) !== 0;
-    const segments = writable ? chain.writable : chain.readable;
-    if (!writable && chain.writable.count > 0) {
-      throw afterWritable(head, index, { section: this.#sections.order, descriptor: owner });
-    }
-    if (length > 0 && !this.#space.appendWords(segments, low, high, length, writable)) {
-      throw outside(head, index, low, high, length, {
-        section: this.#sections.fields,
+  ): RingError {
+    const what = `descriptor ${index} of head ${head}`;
+    if ((flags & WRITE) === 0 && chain.writable.count > 0) {
+      return new RingError(`${what}: readable after writable`, {
+        section: this.#sections.order,
         descriptor: owner,
       });
     }
+    const address = (low >>> 0) + (high >>> 0) * TWO_32;
+    return new RingError(`${what}: 0x${address.toString(16)}+${length} is not in guest memory`, {
+      section: this.#sections.fields,
+      descriptor: owner,
+    });
   }
 
   /** Opens the table that a descriptor refers to. Returns how many descriptors it has. */
@@ -217,7 +221,7 @@ export class Descriptors {
       if ((entryFlags & INDIRECT) !== 0) {
         throw this.#wrongTable(index, `indirect table at descriptor ${index}: nested table`);
       }
-      this.append(
+      this.#append(
         chain,
         head,
         entry,
@@ -265,7 +269,7 @@ export class Descriptors {
     const table = this.#table;
     for (let entry = 0; entry < entries; entry++) {
       const at = entry * DESCRIPTOR_SIZE;
-      this.append(
+      this.#append(
         chain,
         head,
         entry,

@@ -67,6 +67,7 @@ export class PackedRing implements Ring {
   /** Whether what the ring itself writes is marked too (VHOST_VRING_F_LOG), by its own addresses; any number will do. */
   logUsed: number | undefined = undefined;
   readonly #options: RingOptions;
+  readonly #space: AddressSpace;
   readonly #descriptors: Descriptors;
   readonly #order: ReturnOrder | undefined;
   readonly #inflight: InflightPacked | undefined;
@@ -116,6 +117,7 @@ export class PackedRing implements Ring {
     }
     this.size = size;
     this.#options = options;
+    this.#space = space;
     this.#descriptors = new Descriptors(space, size, options.indirect, undefined, packedSections);
     this.#order = options.inOrder ? new ReturnOrder(size) : undefined;
     this.bind(place);
@@ -244,9 +246,8 @@ export class PackedRing implements Ring {
     if (!this.#isAvailable(word)) return null;
     const slot = this.#next;
     if (this.#taken === this.size) throw tooMany(slot, 0);
-    const chain = this.#idleCount > 0 ? this.#idle[this.#idleCount - 1] : this.#makeChains();
-    const count = this.#read(chain, this.#words, slot, word, this.size - this.#taken);
-    this.#take(chain, slot, count);
+    const chain = this.#take(this.#words, slot, word, this.size - this.#taken);
+    const count = chain.slots;
     this.#inflight?.take(chain.head, count);
     this.#taken += count;
     const next = slot + count;
@@ -263,15 +264,13 @@ export class PackedRing implements Ring {
   #popAgain(): Chain {
     const inflight = this.#inflight as InflightPacked;
     const count = inflight.load();
-    const chain = this.#idleCount > 0 ? this.#idle[this.#idleCount - 1] : this.#makeChains();
     const record = inflight.descriptors;
-    const read = this.#read(chain, record, 0, record[ID_AND_FLAGS] | 0, count);
-    if (read !== count) {
+    const chain = this.#take(record, 0, record[ID_AND_FLAGS] | 0, count);
+    if (chain.slots !== count) {
       throw new RingError(
-        `in-flight region: num of a request must be ${read}, as it is linked, got ${count}`,
+        `in-flight region: num of a request must be ${chain.slots}, as it is linked, got ${count}`,
       );
     }
-    this.#take(chain, 0, count);
     inflight.retake(chain.head);
     return chain;
   }
@@ -286,32 +285,26 @@ export class PackedRing implements Ring {
     return this.#idle[count - 1];
   }
 
-  #take(chain: Chain, first: number, count: number): void {
-    checkLength(chain, first);
-    chain.slots = count;
-    chain.inFlight = true;
-    this.#idleCount--;
-    this.#inFlight++;
-    this.#order?.take(chain);
-  }
-
   /**
-   * Reads a request. Each descriptor is copied once; only the copy is checked and used.
+   * Takes a request. Each descriptor is copied once; only the copy is checked and used. One function on purpose: see
+   * `SplitRing`.
    *
    * @param words the ring, or the record of it
    * @param first slot of the first descriptor
    * @param word its id and flags, which were read to see that it is there
    * @param most descriptors that it may have
-   * @returns descriptors that it has
    */
-  #read(chain: Chain, words: Uint32Array, first: number, word: number, most: number): number {
-    const descriptors = this.#descriptors;
+  #take(words: Uint32Array, first: number, word: number, most: number): Chain {
+    const chain = this.#idleCount > 0 ? this.#idle[this.#idleCount - 1] : this.#makeChains();
+    // Also after descriptors that could not be read.
+    chain.reset();
+    const { readable, writable } = chain;
+    const space = this.#space;
     const record = this.#inflight?.descriptors;
     let slot = first;
     let last = word;
-    // Also after descriptors that could not be read.
-    chain.reset();
-    for (let count = 1;; count++) {
+    let count = 1;
+    for (;; count++) {
       if (count > most) throw tooMany(first, most);
       const at = slot * 4;
       const low = words[at + ADDRESS] | 0;
@@ -328,17 +321,28 @@ export class PackedRing implements Ring {
       if ((flags & INDIRECT) !== 0) {
         // Descriptors of both kinds do not mix (virtio 1.4, 2.8.5).
         if (count > 1) throw mixed(first, slot);
-        descriptors.appendPacked(chain, first, slot, low, high, length, flags);
+        this.#descriptors.appendPacked(chain, first, slot, low, high, length, flags);
       } else {
-        descriptors.append(chain, first, slot, low, high, length, flags);
+        const writes = (flags & WRITE) !== 0;
+        if (
+          (!writes && writable.count > 0) ||
+          (length > 0 && !space.appendWords(writes ? writable : readable, low, high, length, writes))
+        ) {
+          throw this.#descriptors.refused(chain, first, slot, low, high, length, flags);
+        }
       }
-      if ((flags & NEXT) === 0) {
-        chain.id = last & 0xffff;
-        return count;
-      }
+      if ((flags & NEXT) === 0) break;
       if (++slot === this.size) slot = 0;
       last = words[slot * 4 + ID_AND_FLAGS] | 0;
     }
+    checkLength(chain, first);
+    chain.id = last & 0xffff;
+    chain.slots = count;
+    chain.inFlight = true;
+    this.#idleCount--;
+    this.#inFlight++;
+    this.#order?.take(chain);
+    return chain;
   }
 
   /** Returns a request; the driver sees it after {@link publish}. */
