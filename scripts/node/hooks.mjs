@@ -14,6 +14,7 @@ const parentURL = pathToFileURL(join(directory, "packages", "sources.js")).href;
 const PACKAGE = /^(npm:\/?)?((?:@[\w.-]+\/)?[\w-][\w.-]*)(?:@[^/]+)?(\/.*)?$/;
 
 registerHooks({
+  // deno-lint-ignore explicit-function-return-type -- types are for TypeScript.
   resolve(specifier, context, next) {
     const [, , name, path = ""] = specifier.includes("\\") ? [] : PACKAGE.exec(specifier) ?? [];
     const ours = !context.parentURL?.includes("/node_modules/");
