@@ -1,6 +1,6 @@
 /**
  * The libc functions this toolkit calls, as data: one opening of libc per runtime turns the table
- * into callable functions (`deno.ts` here, koffi for Node).
+ * into callable functions (`deno.ts`, and `node.ts` by koffi).
  *
  * Pointers and sizes are `u64`/`i64` and travel as `bigint`: a pointer parameter of its own kind would
  * cost an object per call, and a `number` for a 64-bit parameter leaves the fast path of the engine.

@@ -54,9 +54,10 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-/** Modules of the runtime that a folder may use. The command line is a program, and so are the tools. */
+/** Modules of the runtime that a folder, or a file, may use. The command line is a program, and so are the tools. */
 const RUNTIME: Readonly<Record<string, RegExp>> = {
   "ffi": /^node:timers$/,
+  "ffi/node.ts": /^(koffi|node:(process|worker_threads))$/,
   // User-mode networking goes on by the runtime's own sockets.
   "src/devices": /^node:(dns\/promises|net)$/,
   "src/tools": /^node:(child_process|os|process|timers)$/,
@@ -65,6 +66,8 @@ const RUNTIME: Readonly<Record<string, RegExp>> = {
 
 /** The one file that may name the global of the runtime. */
 const RUNTIME_FILE = "ffi/deno.ts";
+/** What stands in its place under Node. Nothing imports it, so that Deno knows nothing of what it needs. */
+const NODE_FILE = "ffi/node.ts";
 
 /** A source without its comments; what looks like one in a string stays. */
 export function withoutComments(source: string): string {
@@ -133,10 +136,13 @@ export function offences(sources: Sources): string[] {
     }
     for (const specifier of importsOf(source)) {
       if (!specifier.startsWith(".")) {
-        if (!RUNTIME[folder]?.test(specifier)) found.push(`${file} → ${specifier}`);
+        if (!(RUNTIME[file] ?? RUNTIME[folder])?.test(specifier)) found.push(`${file} → ${specifier}`);
         continue;
       }
       const target = resolve(file, specifier);
+      if (target === NODE_FILE) {
+        found.push(`${file} → ${target}, which only takes the place of ${RUNTIME_FILE}`);
+      }
       const other = folderOf(target);
       if (other !== folder && !allowed.includes(other)) found.push(`${file} → ${target}`);
     }

@@ -100,6 +100,29 @@ test("the runtime is named in one file", { timeout: 5000 }, () => {
   assert.deepEqual(say({ "ffi/deno.ts": "Deno.exit(1);" }), []);
 });
 
+test("what is for Node is out of Deno's reach, and the other way round", { timeout: 5000 }, () => {
+  const taken = "ffi/node.ts, which only takes the place of ffi/deno.ts";
+  assert.deepEqual(say({ "ffi/fd.ts": 'import {} from "./node.ts";' }), [`ffi/fd.ts → ${taken}`]);
+  assert.deepEqual(say({ "mod.ts": 'export * from "./ffi/node.ts";' }), [`mod.ts → ${taken}`]);
+  assert.deepEqual(say({ "ffi/fd.ts": 'import koffi from "koffi";' }), ["ffi/fd.ts → koffi"]);
+  assert.deepEqual(say({ "src/cli/mod.ts": 'import("npm:koffi");' }), ["src/cli/mod.ts → npm:koffi"]);
+  assert.deepEqual(say({ "ffi/node.ts": 'import koffi from "koffi"; import {} from "./symbols.ts";' }), []);
+});
+
+/** What a module exports, as far as it says so where it declares it. */
+function exportsOf(path: string): string[] {
+  const declaration = /^export (?:async )?(function|const|interface|class|type) (\w+)/gm;
+  return [...readFileSync(root + path, "utf8").matchAll(declaration)].map(([, kind, name]) =>
+    `${kind} ${name}`
+  );
+}
+
+test("Node's file exports what Deno's does", { timeout: 5000 }, () => {
+  const exported = exportsOf("ffi/deno.ts");
+  assert.ok(exported.length >= 10, exported.join());
+  assert.deepEqual(exportsOf("ffi/node.ts"), exported);
+});
+
 test("comments are no code", { timeout: 5000 }, () => {
   assert.deepEqual(
     say({
