@@ -1,7 +1,8 @@
 /** `deno task bench [blk|net|guest-net|vsock|ring|wake|start|memory] [options]` */
 
 import process from "node:process";
-import { type Output, runCommand } from "../src/cli/command.ts";
+import type { Output } from "../src/cli/command.ts";
+import { runCommand } from "../src/cli/program.ts";
 import { type Bench, commandOf } from "./bench.ts";
 import { blk } from "./blk.ts";
 import { memory } from "./memory.ts";

@@ -33,9 +33,6 @@ function open(): Libc {
 /** The C library, every function of the table {@link symbols}. */
 export const libc: Libc = open();
 
-/** Whether the user does not want coloured text (the variable NO_COLOR); known without `--allow-env`. */
-export const noColor: boolean = Deno.noColor;
-
 /** The processor, in the kernel's word: decides a few constants and layouts. */
 export const arch: "x86_64" | "aarch64" = Deno.build.arch as "x86_64" | "aarch64";
 

@@ -12,21 +12,27 @@ import { serveOptions, serveUntilSignal, servingOptions, workersPermission } fro
 export const blk: Command = {
   summary: "Serves a disk to a virtual machine. The size of --blk-file may change: SIGHUP tells the guest.",
   options: {
-    "blk-file": { value: "PATH", help: "The disk: a raw image or a block device." },
+    "blk-file": { value: "PATH", offer: "file", help: "The disk: a raw image or a block device." },
     "storage": {
       value: "URI",
+      offer: ["file:", "mem:", "null:"],
       help: "The disk as file:PATH, mem:SIZE (in memory) or null:SIZE (for measuring).\nExcludes --blk-file.",
     },
     "direct": { help: "Read and write the file past the page cache (O_DIRECT)." },
     "aio": {
       value: "HOW",
+      choices: ["io_uring", "sync"],
       help:
         "Wait for the file by io_uring, which holds up nothing else, or sync.\nBy default io_uring where the kernel allows it.",
     },
     "read-only": { help: "Refuse writes. Several front-ends may then be connected at once." },
     "num-queues": { value: "N", help: "Most queues a front-end may use, 1 to 256 (default 16)." },
     "id": { value: "TEXT", help: "Serial number that the guest reads, up to 20 ASCII characters." },
-    "block-size": { value: "BYTES", help: "Logical block size: 512 (default), 1024, 2048 or 4096." },
+    "block-size": {
+      value: "BYTES",
+      offer: ["512", "1024", "2048", "4096"],
+      help: "Logical block size: 512 (default), 1024, 2048 or 4096.",
+    },
     "shared": { help: "Let several front-ends write at once. Only for file systems made for that." },
     ...servingOptions,
   },
@@ -56,10 +62,7 @@ export const blk: Command = {
     const numQueues = queues === undefined ? undefined : wholeNumber("num-queues", String(queues), 1, 256);
     const readOnly = values["read-only"] === true;
     const source = file === undefined ? String(uri) : `file:${file}`;
-    const { aio } = values;
-    if (aio !== undefined && aio !== "io_uring" && aio !== "sync") {
-      throw new UsageError(`--aio must be io_uring or sync, got ${JSON.stringify(aio)}`);
-    }
+    const aio = values.aio as "io_uring" | "sync" | undefined;
     const storage = openStorage(source, { readOnly, direct: values.direct === true, aio });
     try {
       const disk = new BlkDevice({

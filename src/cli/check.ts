@@ -5,8 +5,8 @@
  */
 
 import { closeSync, openSync, writeSync } from "node:fs";
+import { constants } from "node:os";
 import process from "node:process";
-import { noColor } from "../../ffi/deno.ts";
 import { describeMessage } from "../tools/describe.ts";
 import {
   check as runCheck,
@@ -23,18 +23,13 @@ import {
   TextReport,
 } from "../tools/check/mod.ts";
 import { type Command, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
+import { painter } from "./colour.ts";
 import { version } from "./version.ts";
 
 /** How many times as long as for an answer a case may take. */
 const CASE = 10;
 /** How long to wait for an answer, seconds. */
 const TIMEOUT = 2;
-
-function deviceKind(text: string): DeviceKind {
-  const kind = deviceKinds.find((each) => each === text);
-  if (kind === undefined) throw new UsageError(`--device must be ${deviceKinds.join(", ")}; got '${text}'`);
-  return kind;
-}
 
 /** The options of a run, and the cases that they mean. */
 function checkOptions(values: Values): CheckOptions & { device: DeviceKind; patience: number } {
@@ -43,7 +38,7 @@ function checkOptions(values: Values): CheckOptions & { device: DeviceKind; pati
     (timeout === undefined ? TIMEOUT : wholeNumber("timeout", String(timeout), 1, 600));
   if (writeAt !== undefined && write !== true) throw new UsageError("--write-at goes with --write");
   const options = {
-    device: deviceKind(String(device)),
+    device: device as DeviceKind,
     filter: filter === undefined ? undefined : String(filter).split(","),
     write: write === true,
     writeAt: writeAt === undefined
@@ -113,9 +108,10 @@ async function runAll(values: Values, output: Output): Promise<number> {
   const target: Target = spawn === undefined
     ? new RunningTarget(path, options.patience)
     : new SpawnedTarget(String(spawn), path, options.patience);
-  const stop = (): void => void target.close().then(() => process.exit(130));
+  const stop = (signal: "SIGINT" | "SIGTERM"): void =>
+    void target.close().then(() => process.exit(128 + constants.signals[signal]));
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, stop);
-  const text = new TextReport(nameWidth(options), process.stdout.isTTY === true && !noColor, all === true);
+  const text = new TextReport(nameWidth(options), painter(process.stdout), all === true);
   const progress = new Progress(process.stderr.isTTY === true && trace !== true);
   try {
     const report = await runCheck(target, {
@@ -161,13 +157,12 @@ async function run(values: Values, output: Output): Promise<number> {
 
 /** Checks a back-end. */
 export const check: Command = {
-  summary:
-    "Checks that a back-end keeps to the vhost-user and virtio specifications. The exit status is 0 when no " +
-    "case\nfails, 1 when one does, and 2 when the back-end could not be checked.",
-  argument: { name: "socket", help: "The back-end's Unix socket.", optional: true },
+  summary: "Checks that a back-end keeps to the vhost-user and virtio specifications.",
+  argument: { name: "socket", offer: "file", help: "The back-end's Unix socket.", optional: true },
   options: {
     "device": {
       value: "KIND",
+      choices: deviceKinds,
       help: `What the back-end serves: ${deviceKinds.join(", ")}.\nWith any (the default) no ring is driven.`,
     },
     "spawn": {
@@ -192,7 +187,7 @@ export const check: Command = {
     "list": { help: "List the cases, and do nothing else." },
     "all": { help: "Give a line to each case that makes no sense for this back-end, too." },
     "json": { help: "Print the results as JSON." },
-    "junit": { value: "FILE", help: "Write the results as JUnit XML, too (--allow-write)." },
+    "junit": { value: "FILE", offer: "file", help: "Write the results as JUnit XML, too (--allow-write)." },
     "trace": { help: "Print every message." },
   },
   examples: [
@@ -207,5 +202,12 @@ export const check: Command = {
     { flags: ["--allow-run=/bin/sh", "--allow-env"], when: "--spawn" },
     { flags: ["--allow-write=FILE"], when: "--junit=FILE" },
   ],
+  exitCodes: {
+    0: "No case failed.",
+    1: "A case failed.",
+    2: "The command line cannot be understood, or the back-end could not be checked.",
+    130: "Ended by SIGINT.",
+    143: "Ended by SIGTERM.",
+  },
   run,
 };

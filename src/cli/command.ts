@@ -1,20 +1,46 @@
 /**
- * Commands and their options, as data: parsing, help and documentation come from the same table.
+ * Commands and their options, as data. Parsing, help, completions, manual pages and the documentation's lists of options
+ * all come from this one table.
  *
  * @module
  */
 
-import { parseArgs } from "node:util";
+import type { Paint } from "../tools/paint.ts";
 
 /** An option of a command. */
 export interface Option {
   /** What its value is, in capitals; absent for a switch. */
   readonly value?: string;
+  /** All the values that there are; others are refused. */
+  readonly choices?: readonly string[];
+  /** What shells offer for the value, where more than that is possible: names of files or directories, or beginnings. */
+  readonly offer?: "file" | "directory" | readonly string[];
   /** Whether it may be given several times; its values are a list then. */
   readonly multiple?: boolean;
+  /** One letter that stands for it. */
+  readonly short?: string;
   /** What it does, and its default. */
   readonly help: string;
+  /** The heading that it stands under in lists; "Options" by default. */
+  readonly section?: string;
+  /** Whether lists leave it out: it is for this program itself. */
+  readonly hidden?: boolean;
+  /** That it will go: lists leave it out, and who uses it is warned. */
+  readonly deprecated?: Deprecation;
 }
+
+/** That an option will go, not before the next minor version (CONTRIBUTING.md). */
+export interface Deprecation {
+  /** The version that first warned. */
+  readonly since: string;
+  /** The option that has taken its place, and takes its value: both are switches, or both have values. */
+  readonly renamedTo?: string;
+  /** What to do, where it is not a new name. */
+  readonly advice?: string;
+}
+
+/** Options by name. */
+export type Options = Readonly<Record<string, Option>>;
 
 /** Where a command writes. */
 export interface Output {
@@ -22,6 +48,8 @@ export interface Output {
   out(line: string): void;
   /** A line for people about what happens. */
   error(line: string): void;
+  /** Colours lines of the result, where that is wanted. */
+  readonly paint?: Paint;
 }
 
 /** Values of the options by name: text, several of it, or `true` for a switch. */
@@ -31,6 +59,10 @@ export type Values = Readonly<Record<string, string | readonly string[] | boolea
 export interface Argument {
   /** What it is; its value goes by this name. */
   readonly name: string;
+  /** All the values that there are; others are refused. */
+  readonly choices?: readonly string[];
+  /** What shells offer for it. */
+  readonly offer?: "file";
   /** What it does. */
   readonly help: string;
   /** Whether it may be left out. */
@@ -47,16 +79,18 @@ export interface Permission {
 
 /** A command of the command line. */
 export interface Command {
-  /** What it does, in a line. */
+  /** What it does: sentences, the first of which can stand alone. */
   readonly summary: string;
   /** What it takes besides options. */
   readonly argument?: Argument;
   /** Options by name. */
-  readonly options: Readonly<Record<string, Option>>;
+  readonly options: Options;
   /** Command lines with what they do. */
   readonly examples: readonly (readonly [command: string, meaning: string])[];
   /** What of Deno's permissions it needs, and for what; nothing but `--allow-ffi` by default. */
   readonly permissions?: readonly Permission[];
+  /** Exit codes that mean something else than {@link exitCodes} say, and more of them. */
+  readonly exitCodes?: Readonly<Record<number, string>>;
   /** For `--print-capabilities` (vhost-user, "Backend program conventions"). */
   readonly capabilities?: { readonly type: string; readonly features: readonly string[] };
   /**
@@ -68,22 +102,43 @@ export interface Command {
   run(values: Values, output: Output): Promise<number>;
 }
 
+/** What exit codes mean. */
+export const exitCodes: Readonly<Record<number, string>> = {
+  0: "Success. What serves a device ends so by SIGTERM and SIGINT, too.",
+  1: "Failure; the standard error says of what.",
+  2: "The command line cannot be understood.",
+};
+
+/** Exit codes by number, with what they mean for a command. */
+export function exitCodesOf(command: Command): (readonly [code: number, meaning: string])[] {
+  return Object.entries({ ...exitCodes, ...command.exitCodes }).map(([code, text]) => [Number(code), text]);
+}
+
 /** A command line that cannot be understood. */
 export class UsageError extends Error {
   /** The error's class name. */
   override readonly name = "UsageError";
 }
 
+/** Heading of options that do not name theirs. */
+const SECTION = "Options";
+
 /** Options that every command has. */
-const COMMON: Readonly<Record<string, Option>> = {
-  help: { help: "Print this text." },
+const COMMON: Options = {
+  help: { short: "h", help: "Print this text." },
 };
 
 const CAPABILITIES: Option = {
   help: "Print what this program can do as JSON, and do nothing else.",
 };
 
-function optionsOf(command: Command): Readonly<Record<string, Option>> {
+/** Puts options under a heading. */
+export function underHeading(section: string, options: Options): Options {
+  return Object.fromEntries(Object.entries(options).map(([name, option]) => [name, { section, ...option }]));
+}
+
+/** All options of a command, also those that every command has and those that lists leave out. */
+export function optionsOf(command: Command): Options {
   return {
     ...command.options,
     ...(command.capabilities === undefined ? {} : { "print-capabilities": CAPABILITIES }),
@@ -91,82 +146,33 @@ function optionsOf(command: Command): Readonly<Record<string, Option>> {
   };
 }
 
-/** The text of `--help`. */
-export function helpText(program: string, command: Command): string {
-  const { argument, permissions = [] } = command;
-  const word = argument === undefined
-    ? ""
-    : argument.optional === true
-    ? ` [${argument.name}]`
-    : ` ${argument.name}`;
-  const left = Object.entries(optionsOf(command)).map(([name, { value, help }]) =>
-    [value === undefined ? `--${name}` : `--${name}=${value}`, help] as const
-  );
-  const width = Math.max(...left.map(([text]) => text.length)) + 2;
-  return [
-    `Usage: ${program}${word} [options]`,
-    "",
-    command.summary,
-    "",
-    ...argument === undefined ? [] : [`  ${argument.name.padEnd(width)}${argument.help}`, ""],
-    "Options:",
-    ...left.map(([text, help]) =>
-      `  ${text.padEnd(width)}${help.replaceAll("\n", `\n  ${" ".repeat(width)}`)}`
-    ),
-    "",
-    `Permissions of Deno: --allow-ffi${permissions.length === 0 ? "" : ", and for"}`,
-    ...permissions.flatMap(({ flags, when }) => [`  ${when}`, `      ${flags.join(" ")}`]),
-    "",
-    "Examples:",
-    ...command.examples.flatMap(([line, meaning]) => [`  ${line}`, `      ${meaning}`]),
-  ].join("\n");
+/** The options of a command that are for people, by heading, in order. */
+export function sectionsOf(command: Command): (readonly [heading: string, options: Options])[] {
+  const sections = new Map<string, Record<string, Option>>([[SECTION, {}]]);
+  for (const [name, option] of Object.entries(optionsOf(command))) {
+    const { section = SECTION, hidden = false, deprecated } = option;
+    if (hidden || deprecated !== undefined) continue;
+    const options = sections.get(section) ?? {};
+    options[name] = option;
+    sections.set(section, options);
+  }
+  return [...sections];
 }
 
-/**
- * Parses and runs.
- *
- * @param program the words that name the command, such as `"vhost-user blk"`
- * @returns the exit code: 0 success, 1 failure, 2 a command line that cannot be understood
- */
-export async function runCommand(
-  program: string,
-  command: Command,
-  args: readonly string[],
-  output: Output,
-): Promise<number> {
-  // By convention this excludes everything else, also options that do not exist.
-  if (command.capabilities !== undefined && args.includes("--print-capabilities")) {
-    output.out(JSON.stringify(command.capabilities));
-    return 0;
-  }
-  if (args.includes("--help")) {
-    output.out(helpText(program, command));
-    return 0;
-  }
-  try {
-    const options = Object.fromEntries(
-      Object.entries(optionsOf(command)).map(([name, { value, multiple = false }]) =>
-        [name, { type: value === undefined ? "boolean" : "string", multiple }] as const
-      ),
-    );
-    const { argument } = command;
-    const allowPositionals = argument !== undefined;
-    const { values, positionals } = parseArgs({ args: [...args], options, strict: true, allowPositionals });
-    if (positionals.length > 1) {
-      throw new UsageError(`one ${argument?.name}, got ${positionals.join(" and ")}`);
-    }
-    if (argument !== undefined && argument.optional !== true && positionals.length === 0) {
-      throw new UsageError(`which ${argument.name}?`);
-    }
-    const given = argument === undefined ? {} : { [argument.name]: positionals[0] };
-    return await command.run({ ...values as Values, ...given }, output);
-  } catch (error) {
-    const usage = error instanceof UsageError ||
-      (error as { code?: string }).code?.startsWith("ERR_PARSE_ARGS");
-    output.error(`${program}: ${error instanceof Error ? error.message : error}`);
-    if (usage) output.error(`Try '${program} --help'.`);
-    return usage ? 2 : 1;
-  }
+/** An option as it is written in lists: `-h, --help`, `--fd=FDNUM`. */
+export function spelling(name: string, { short, value }: Option): string {
+  return `${short === undefined ? "" : `-${short}, `}--${name}${value === undefined ? "" : `=${value}`}`;
+}
+
+/** The words that stand for a command's argument in its synopsis. */
+export function argumentWord({ name, optional = false }: Argument): string {
+  return optional ? `[${name}]` : name;
+}
+
+/** The first sentence of a summary. */
+export function firstSentence(summary: string): string {
+  const [first] = summary.split(/\. |\.$/);
+  return first.replaceAll("\n", " ");
 }
 
 /**

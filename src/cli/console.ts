@@ -87,6 +87,7 @@ export const console: Command = {
   options: {
     "consoles": {
       value: "LIST",
+      offer: ["stdio", "pty", "unix:", "web:", "log:", "null"],
       help: "Terminals, with commas between: [NAME=]END for each. In Linux /dev/hvc0 and so on.\n" +
         `An END is ${ENDS}. Default: stdio, and null with --ports.`,
     },
@@ -94,7 +95,11 @@ export const console: Command = {
       value: "LIST",
       help: "Channels for programs: NAME=END for each. In Linux /dev/virtio-ports/NAME.",
     },
-    "log": { value: "FILE", help: "Add all that the guest writes to the first terminal to this file." },
+    "log": {
+      value: "FILE",
+      offer: "file",
+      help: "Add all that the guest writes to the first terminal to this file.",
+    },
     "size": {
       value: "COLSxROWS",
       help: "Size of the terminals until they say so themselves, such as 80x24.",

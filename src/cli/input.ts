@@ -12,7 +12,7 @@ import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
 export const input: Command = {
   summary: "Passes a keyboard, mouse or other input device of this machine to a virtual machine.",
   options: {
-    "evdev-path": { value: "PATH", help: "The device, such as /dev/input/event3." },
+    "evdev-path": { value: "PATH", offer: "file", help: "The device, such as /dev/input/event3." },
     "no-grab": { help: "Leave the device's events to this machine as well." },
     ...servingOptions,
   },

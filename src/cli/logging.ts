@@ -13,20 +13,25 @@ import {
   recordJson,
   recordText,
 } from "../../mod.ts";
-import { type Option, type Output, UsageError, type Values } from "./command.ts";
+import { type Options, type Output, UsageError, type Values } from "./command.ts";
+
+const FORMATS = { text: recordText, json: recordJson } as const;
 
 /** Options for that. */
-export const loggingOptions: Readonly<Record<string, Option>> = {
+export const loggingOptions: Options = {
   "log-level": {
     value: "LEVEL",
+    choices: logLevels,
     help: "Print what is at least this serious: debug, info, warning (default) or error.",
   },
-  "log-format": { value: "FORMAT", help: "How: text (default), or json for a record a line." },
+  "log-format": {
+    value: "FORMAT",
+    choices: Object.keys(FORMATS),
+    help: "How: text (default), or json for a record a line.",
+  },
   "verbose": { help: "The same as --log-level=info: print when front-ends come and go." },
   "trace": { help: "Print every message of the control socket." },
 };
-
-const FORMATS = { text: recordText, json: recordJson } as const;
 
 /** What {@link loggingOptions} ask for. */
 export interface CommandLog {
@@ -40,13 +45,7 @@ export interface CommandLog {
 export function commandLog(values: Values, output: Output): CommandLog {
   const { "log-level": level, "log-format": format = "text", verbose = false } = values;
   if (level !== undefined && verbose === true) throw new UsageError("give either --log-level or --verbose");
-  const least = String(level ?? (verbose ? "info" : "warning")) as LogLevel;
-  if (!logLevels.includes(least)) {
-    throw new UsageError(`--log-level must be ${logLevels.join(", ")}, got '${least}'`);
-  }
-  if (!Object.hasOwn(FORMATS, String(format))) {
-    throw new UsageError(`--log-format must be text or json, got '${format}'`);
-  }
+  const least = (level ?? (verbose ? "info" : "warning")) as LogLevel;
   const write = FORMATS[format as keyof typeof FORMATS];
   const from = logLevels.indexOf(least);
   return {

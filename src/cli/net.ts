@@ -33,6 +33,7 @@ export const net: Command = {
   options: {
     "network": {
       value: "URI",
+      offer: ["switch", "tap:", "user", "stream:", "listen:", "echo", "generate:", "null"],
       help: "Where frames go: switch (the default: to other guests of this socket), tap:NAME\n" +
         "(an interface of this machine), user (addresses by DHCP and TCP with what --allow\n" +
         "lists, through this process's own sockets: needs --allow-net), stream:PATH (a Unix socket such as passt's or\n" +
@@ -50,7 +51,11 @@ export const net: Command = {
       value: "N",
       help: "Most queue pairs a front-end may use, 1 to 128 (default 8; of a TAP device: 1).",
     },
-    "pcap": { value: "FILE", help: "Write every frame to this file, for Wireshark and tcpdump." },
+    "pcap": {
+      value: "FILE",
+      offer: "file",
+      help: "Write every frame to this file, for Wireshark and tcpdump.",
+    },
     "mac": {
       value: "ADDRESS",
       help: "The guest's address, for front-ends that leave all to the device, such as User-Mode Linux\n" +

@@ -40,6 +40,7 @@ export const rng: Command = {
   options: {
     "rng-source": {
       value: "FILE",
+      offer: "file",
       help: "Where random bytes come from: a file, a device such as /dev/hwrng, a pipe, or - for\n" +
         "the standard input. A file is read once, to its end. Default: the system's generator.",
     },

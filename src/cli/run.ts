@@ -58,6 +58,7 @@ export const run: Command = {
     "Serves the device that a module of yours exports. With --watch it is served anew when that changes.",
   argument: {
     name: "MODULE",
+    offer: "file",
     help: "Path or URL of the module. Its default export is a device, or a function that makes one,\n" +
       "also asynchronously, from an object of options. Deno must be allowed to read it.",
   },
@@ -74,6 +75,7 @@ export const run: Command = {
     },
     "standby": {
       value: "FDNUM",
+      hidden: true,
       help: "For --watch, which starts this command so: load the module, say so on this socket, serve\n" +
         "when there is an answer, and say so again.",
     },
@@ -84,7 +86,7 @@ export const run: Command = {
     [
       "vhost-user run ./disk.ts --socket-path=/tmp/disk.sock --watch --option size=64 --option name=scratch",
       'Calls the function that disk.ts exports with { size: 64, name: "scratch" }, and again when\n' +
-      "      disk.ts is saved. QEMU comes back by itself with reconnect-ms=100.",
+      "disk.ts is saved. QEMU comes back by itself with reconnect-ms=100.",
     ],
   ],
   run: async (values, output) => {

@@ -6,7 +6,7 @@
 
 import { dirname } from "node:path";
 import { Confinement, type Log, type Needs } from "../../mod.ts";
-import { type Option, UsageError, type Values } from "./command.ts";
+import type { Options, Values } from "./command.ts";
 
 const MODES = ["auto", "required", "programs", "off"] as const;
 
@@ -14,24 +14,19 @@ const MODES = ["auto", "required", "programs", "off"] as const;
 export type SandboxMode = typeof MODES[number];
 
 /** The option. */
-export const sandboxOption: Readonly<Record<string, Option>> = {
+export const sandboxOption: Options = {
   "sandbox": {
     value: "HOW",
+    choices: MODES,
     help: "Once set up, give up what the device does not need any more: files, sockets, programs.\n" +
       "auto (default): as far as the kernel can; required: or do not start; programs: let it start\n" +
       "any, which refuses only what is dangerous; off (docs/security.md).",
   },
 };
 
-/**
- * The value of the option.
- *
- * @throws {UsageError}
- */
+/** The value of the option. */
 export function sandboxMode({ sandbox = "auto" }: Values): SandboxMode {
-  const mode = MODES.find((each) => each === sandbox);
-  if (mode === undefined) throw new UsageError(`--sandbox must be ${MODES.join(", ")}; got '${sandbox}'`);
-  return mode;
+  return sandbox as SandboxMode;
 }
 
 /** Adds the removal of socket files at the end to what is needed. */

@@ -47,6 +47,7 @@ export const scsi: Command = {
   options: {
     "lun": {
       value: "DISK",
+      offer: ["file:", "mem:", "null:"],
       multiple: true,
       help: "A disk as file:PATH, mem:SIZE (in memory) or null:SIZE (for measuring), then, as wanted,\n" +
         ",read-only  ,id=SERIAL  ,wwn=HEX (16 digits)  ,block-size=BYTES (512 or 4096).\n" +
@@ -55,6 +56,7 @@ export const scsi: Command = {
     "direct": { help: "Read and write files past the page cache (O_DIRECT)." },
     "aio": {
       value: "HOW",
+      choices: ["io_uring", "sync"],
       help:
         "Wait for files by io_uring, which holds up nothing else, or sync.\nBy default io_uring where the kernel allows it.",
     },
@@ -79,16 +81,14 @@ export const scsi: Command = {
   ],
   capabilities: { type: "scsi", features: [] },
   run: async (values, output) => {
-    const { "num-queues": queues, aio } = values;
+    const { "num-queues": queues } = values;
+    const aio = values.aio as "io_uring" | "sync" | undefined;
     const disks = [values.lun ?? []].flat().map((text) => parseLun(String(text)));
     if (disks.length === 0) throw new UsageError("give --lun, once for each disk");
     const options = serveOptions(values, output);
     const requestQueues = queues === undefined
       ? undefined
       : wholeNumber("num-queues", String(queues), 1, 254);
-    if (aio !== undefined && aio !== "io_uring" && aio !== "sync") {
-      throw new UsageError(`--aio must be io_uring or sync, got ${JSON.stringify(aio)}`);
-    }
     const units: ScsiUnitOptions[] = [];
     try {
       for (const { uri, readOnly: one, id, wwn, blockSize } of disks) {

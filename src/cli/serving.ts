@@ -19,9 +19,10 @@ import { userIdOf } from "../../ffi/users.ts";
 import { describeMessage } from "../tools/describe.ts";
 import {
   fileMode,
-  type Option,
+  type Options,
   type Output,
   type Permission,
+  underHeading,
   UsageError,
   type Values,
   wholeNumber,
@@ -33,8 +34,8 @@ import { startSuccessor } from "./successor.ts";
 import { enterSandbox, type SandboxMode, sandboxMode, sandboxOption, withSockets } from "./sandbox.ts";
 
 /** Options of every command that serves a device. */
-export const servingOptions: Readonly<Record<string, Option>> = {
-  "socket-path": { value: "PATH", help: "Listen on this Unix socket. Excludes --fd." },
+export const servingOptions: Options = underHeading("Serving", {
+  "socket-path": { value: "PATH", offer: "file", help: "Listen on this Unix socket. Excludes --fd." },
   "fd": {
     value: "FDNUM",
     help: "Use this inherited socket, listening or connected. Excludes --socket-path.",
@@ -79,7 +80,7 @@ export const servingOptions: Readonly<Record<string, Option>> = {
       "unix:PATH. Needs deno's --allow-net=127.0.0.1 (or ADDRESS, or unix:PATH; for that one\n--allow-read=PATH and --allow-write=PATH too).",
   },
   ...loggingOptions,
-};
+});
 
 /** What `--workers` needs. */
 export const workersPermission: Permission = {

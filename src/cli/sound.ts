@@ -25,12 +25,14 @@ export const sound: Command = {
   options: {
     "output": {
       value: "URI",
+      offer: ["wav:", "exec:", "null", "none"],
       help: "Where what the guest plays goes: wav:FILE, exec:'COMMAND' (a shell command that reads\n" +
         "WAV from its standard input, one for each stream; needs --allow-run and --allow-env), null (the\n" +
         "default) or none (the card cannot play).",
     },
     "input": {
       value: "URI",
+      offer: ["tone:", "wav:", "null", "none"],
       help: "What the guest records: tone:HERTZ, wav:FILE (then silence), null (silence) or\n" +
         "none (the default: the card cannot record).",
     },

@@ -5,7 +5,6 @@
  */
 
 import process from "node:process";
-import { noColor } from "../../ffi/deno.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { errorText, type Log } from "../backend/log.ts";
 import { deviceTypes } from "../tools/device_types.ts";
@@ -14,6 +13,7 @@ import { LineWriter } from "../tools/trace/line_writer.ts";
 import { summaryLines } from "../tools/trace/summary.ts";
 import { entryLines } from "../tools/trace/text.ts";
 import { Tracer } from "../tools/trace/tracer.ts";
+import { painter } from "./colour.ts";
 import { enterSandbox, sandboxMode, sandboxOption, withSockets } from "./sandbox.ts";
 import { type Command, fileMode, type Output, UsageError, type Values } from "./command.ts";
 
@@ -25,11 +25,20 @@ const LAST_WORDS = 5000;
 export const trace: Command = {
   summary: "Shows every message between a front-end and a back-end. Stands between them and changes nothing.",
   options: {
-    "listen": { value: "PATH", help: "Listen on this Unix socket: the one that the front-end is given." },
-    "connect": { value: "PATH", help: "Connect to this Unix socket, where the back-end listens." },
+    "listen": {
+      value: "PATH",
+      offer: "file",
+      help: "Listen on this Unix socket: the one that the front-end is given.",
+    },
+    "connect": {
+      value: "PATH",
+      offer: "file",
+      help: "Connect to this Unix socket, where the back-end listens.",
+    },
     "reverse": { help: "It is the back-end that connects to --listen; the front-end listens on --connect." },
     "device": {
       value: "TYPE",
+      choices: Object.keys(deviceTypes),
       help: `Name the feature bits of this device type:\n${Object.keys(deviceTypes).join(", ")}.`,
     },
     "json": { help: "Print one JSON object per line (docs/trace.md)." },
@@ -47,14 +56,11 @@ export const trace: Command = {
     ],
   ],
   run: async (values, output) => {
-    const { listen, connect, device, json } = values;
+    const { listen, connect, json } = values;
     if (listen === undefined || connect === undefined) {
       throw new UsageError("give both --listen and --connect");
     }
     if (listen === connect) throw new UsageError("--listen and --connect must not be the same");
-    if (device !== undefined && !Object.hasOwn(deviceTypes, String(device))) {
-      throw new UsageError(`--device must be one of ${Object.keys(deviceTypes).join(", ")}, got '${device}'`);
-    }
     await traceUntilSignal(values, output, json === true);
     return 0;
   },
@@ -64,7 +70,7 @@ async function traceUntilSignal(values: Values, output: Output, json: boolean): 
   const { listen, connect, device, reverse, "socket-mode": mode } = values;
   const sandbox = sandboxMode(values);
   const deviceFeatures = device === undefined ? undefined : deviceTypes[String(device)];
-  const colour = !json && process.stdout.isTTY === true && !noColor;
+  const paint = painter(process.stdout);
   const writer = new LineWriter(STDOUT, Reactor.shared(), {
     lost: (lines) =>
       json ? JSON.stringify({ type: "lost", lines }) : `… ${lines} lines are left out: nobody has read them`,
@@ -79,7 +85,7 @@ async function traceUntilSignal(values: Values, output: Output, json: boolean): 
     socketMode: mode === undefined ? undefined : fileMode("socket-mode", String(mode)),
     onEntry: (entry) => {
       if (json) writer.write(JSON.stringify(entryJson(entry, deviceFeatures)));
-      else for (const line of entryLines(entry, { deviceFeatures, colour })) writer.write(line);
+      else for (const line of entryLines(entry, { deviceFeatures, paint })) writer.write(line);
     },
   });
   const say: Log = (level, text) => level === "info" ? undefined : output.error(`${level}: ${text}`);

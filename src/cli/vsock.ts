@@ -81,6 +81,7 @@ export const vsock: Command = {
     "guest-cid": { value: "N", help: "The guest's context id (CID), from 3." },
     "uds-path": {
       value: "PATH",
+      offer: "file",
       help: "Unix sockets for the host: programs connect to PATH and say 'CONNECT PORT' to reach\n" +
         "the guest, and listen on PATH_PORT to be reached by it. Seqpacket: PATH_seqpacket.",
     },

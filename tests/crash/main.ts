@@ -1,7 +1,8 @@
 /** `deno task crash [options]`: kills back-ends, or front-ends, for as long as it is told to. */
 
 import process from "node:process";
-import { type Command, type Output, runCommand, wholeNumber } from "../../src/cli/command.ts";
+import { type Command, type Output, wholeNumber } from "../../src/cli/command.ts";
+import { runCommand } from "../../src/cli/program.ts";
 import type { Scope } from "../support/cleanup.ts";
 import { Random } from "../support/random.ts";
 import { killBackends } from "./backend_kills.ts";

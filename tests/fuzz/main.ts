@@ -5,7 +5,8 @@
  */
 
 import process from "node:process";
-import { type Command, type Output, runCommand, UsageError, wholeNumber } from "../../src/cli/command.ts";
+import { type Command, type Output, UsageError, wholeNumber } from "../../src/cli/command.ts";
+import { runCommand } from "../../src/cli/program.ts";
 import { onEnd, type Scope } from "../support/cleanup.ts";
 import { commandLine, type Failure, repeat, run, type Standing } from "./campaign.ts";
 import type { Order } from "./report.ts";

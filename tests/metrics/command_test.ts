@@ -138,7 +138,7 @@ for (
     [["--metrics-listen=unix:"], /--metrics-listen must be/],
     [["--metrics-listen=example.com:80"], /with an IP address/],
     [["--metrics-listen=99999"], /--metrics-listen must be/],
-    [["--log-level=loud"], /--log-level must be debug, info, warning, error, got 'loud'/],
+    [["--log-level=loud"], /--log-level must be debug, info, warning or error, got 'loud'/],
     [["--log-format=xml"], /--log-format must be text or json, got 'xml'/],
     [["--log-level=debug", "--verbose"], /give either --log-level or --verbose/],
   ] as const

@@ -3,8 +3,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import type { Command } from "../../src/cli/command.ts";
-import { main } from "../../src/cli/mod.ts";
+import { commands, loadAll } from "../../src/cli/commands.ts";
 import { FrontEnd } from "../../src/frontend/mod.ts";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { verify } from "../session/scene.ts";
@@ -20,19 +19,6 @@ const cli = join(root, "src/cli/mod.ts");
 
 /** To a Deno that is given no permission at all, `node:child_process` of Deno adds `-A`. */
 const OTHER = ["--allow-sys=hostname"];
-
-/** All commands, as the overview lists them. */
-async function commands(): Promise<Map<string, Command>> {
-  let overview = "";
-  await main(["--help"], { out: (text) => overview += text, error: assert.fail });
-  const names = [...overview.matchAll(/^ {2}(\w+) /gm)].map(([, name]) => name);
-  assert.ok(names.length > 10, overview);
-  return new Map(
-    await Promise.all(
-      names.map(async (name) => [name, (await import(`../../src/cli/${name}.ts`))[name] as Command] as const),
-    ),
-  );
-}
 
 /** Each list without one of its flags. */
 function withoutOne(flags: readonly string[]): (readonly string[])[] {
@@ -50,7 +36,7 @@ test("the page about security has the table of the commands", LIMIT, async () =>
   const rows = page.split("\n").filter((line) => /^\| `\w+` /.test(line)).map((line) =>
     line.split("|").slice(1, -1).map((cell) => cell.trim())
   ).filter(({ length }) => length === 3);
-  const expected = [...await commands()].flatMap(([name, { permissions = [] }]) =>
+  const expected = (await loadAll(commands)).flatMap(([name, { permissions = [] }]) =>
     permissions.map(({ flags, when }) => [
       `\`${name}\``,
       when.replace(/--[\w-]+(=[\w:[\]]+)?/g, "`$&`"),
@@ -73,7 +59,7 @@ test(
     };
     // What a driver must accept: I2C's ZERO_LENGTH_REQUEST (virtio 1.4, 5.18.6.4).
     const features: Readonly<Record<string, bigint>> = { i2c: 1n };
-    for (const [name, { options }] of await commands()) {
+    for (const [name, { options }] of await loadAll(commands)) {
       // A device of this machine is needed for `input`, and a module for `run`: their own tests have one.
       if (options["socket-path"] === undefined || name === "input" || name === "run") continue;
       const directory = tempDir(t);

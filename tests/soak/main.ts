@@ -1,7 +1,8 @@
 /** `deno task soak [--minutes=N] [--seed=N] [--devices=LIST]` */
 
 import process from "node:process";
-import { type Command, runCommand, UsageError } from "../../src/cli/command.ts";
+import { type Command, UsageError } from "../../src/cli/command.ts";
+import { runCommand } from "../../src/cli/program.ts";
 import { anySeed, soak } from "./run.ts";
 
 const command: Command = {

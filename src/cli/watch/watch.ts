@@ -9,7 +9,7 @@ import { setNonblocking } from "../../../ffi/fd.ts";
 import { Listener } from "../../../ffi/listener.ts";
 import { isListening } from "../../../ffi/socket.ts";
 import { close } from "../../../ffi/fd.ts";
-import type { Option, Output, Values } from "../command.ts";
+import type { Options, Output, Values } from "../command.ts";
 import { UsageError } from "../command.ts";
 import { serveOptions } from "../serving.ts";
 import { resolutionWords, wordsBefore } from "./own_program.ts";
@@ -20,7 +20,7 @@ import { Version } from "./version.ts";
 const OWN: ReadonlySet<string> = new Set(["watch", "standby", "socket-path", "socket-mode", "fd"]);
 
 /** The command line of a version. */
-function argsOf(values: Values, options: Readonly<Record<string, Option>>): string[] {
+function argsOf(values: Values, options: Options): string[] {
   const args = ["run", String(values.MODULE)];
   for (const name of Object.keys(options)) {
     const value = values[name];
@@ -59,7 +59,7 @@ function listen(values: Values, output: Output): { fd: number; name: string; clo
 export async function watch(
   module: URL,
   values: Values,
-  options: Readonly<Record<string, Option>>,
+  options: Options,
   output: Output,
 ): Promise<number> {
   const words = wordsBefore();

@@ -7,6 +7,7 @@
 import type { Verdict } from "./finding.ts";
 import { featureNames, protocolFeatures, ringFeatures } from "../../protocol/features.ts";
 import { deviceTypes } from "../device_types.ts";
+import type { Paint, Style } from "../paint.ts";
 import { AS_EXPECTED, type CaseResult, type Report } from "./run.ts";
 
 /** Verdicts, worst first. */
@@ -20,12 +21,12 @@ const marks: Readonly<Record<Verdict, string>> = {
   "undefined by the specification": "?",
 };
 
-/** Codes of a terminal by verdict: green, red, grey, yellow. */
-const colours: Readonly<Record<Verdict, number>> = {
-  "pass": 32,
-  "fail": 31,
-  "not offered": 90,
-  "undefined by the specification": 33,
+/** Colours by verdict. */
+const colours: Readonly<Record<Verdict, Style>> = {
+  "pass": "green",
+  "fail": "red",
+  "not offered": "gray",
+  "undefined by the specification": "yellow",
 };
 
 /** Names of what is offered, for people. */
@@ -53,7 +54,7 @@ export function countVerdicts(report: Report): Record<Verdict, number> {
 
 /** A table for people, line by line. */
 export class TextReport {
-  readonly #colour: boolean;
+  readonly #paint: Paint;
   readonly #all: boolean;
   readonly #width: number;
   readonly #absent: CaseResult[] = [];
@@ -63,17 +64,13 @@ export class TextReport {
    * A report.
    *
    * @param width of the column for the names of the cases
-   * @param colour whether the lines go to a terminal
+   * @param paint colours the lines
    * @param all whether cases that make no sense for the back-end have lines of their own
    */
-  constructor(width: number, colour: boolean, all: boolean) {
+  constructor(width: number, paint: Paint, all: boolean) {
     this.#width = width;
-    this.#colour = colour;
+    this.#paint = paint;
     this.#all = all;
-  }
-
-  #paint(code: number, text: string): string {
-    return this.#colour ? `\x1b[${code}m${text}\x1b[0m` : text;
   }
 
   /** Lines for a result; the first of a group has its heading before it. */
@@ -83,7 +80,7 @@ export class TextReport {
       lines.push(...this.flush());
       if (this.#group !== "") lines.push("");
       this.#group = group;
-      lines.push(this.#paint(1, group));
+      lines.push(this.#paint("bold", group));
     }
     const { id, title, section, verdict, expected, got, output } = result;
     const name = id.padEnd(this.#width);
@@ -93,7 +90,7 @@ export class TextReport {
     }
     const detail = verdict === "fail" || got === AS_EXPECTED ? "" : `: ${got}`;
     const head = `${this.#paint(colours[verdict], marks[verdict])} ${name}`;
-    lines.push(`  ${head}  ${title}${detail}  ${this.#paint(90, `(${section})`)}`);
+    lines.push(`  ${head}  ${title}${detail}  ${this.#paint("gray", `(${section})`)}`);
     if (verdict === "fail") {
       lines.push(`      expected  ${expected}`, `      got       ${got}`);
       if (output !== undefined) {
@@ -109,7 +106,7 @@ export class TextReport {
     const absent = this.#absent.splice(0);
     if (absent.length === 0) return [];
     const missing = [...new Set(absent.map(({ got }) => got))].join("; ");
-    return [`  ${this.#paint(90, `- ${absent.length} not tried, for want of ${missing}`)}`];
+    return [`  ${this.#paint("gray", `- ${absent.length} not tried, for want of ${missing}`)}`];
   }
 
   /** What the back-end offers. */

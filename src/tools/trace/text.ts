@@ -8,6 +8,7 @@ import { HeaderFlag } from "../../protocol/header.ts";
 import { contentText, hex, joinParts } from "../describe.ts";
 import { descriptorText, safeText } from "./descriptors.ts";
 import type { FeatureBits } from "../device_types.ts";
+import { type Paint, plain } from "../paint.ts";
 import type { Channel, Entry, MessageEntry, RawEntry } from "./entry.ts";
 import type { Outcome, Side } from "./wire.ts";
 
@@ -15,11 +16,9 @@ import type { Outcome, Side } from "./wire.ts";
 export interface TextOptions {
   /** Feature bits of the device type, when it is known. */
   readonly deviceFeatures?: FeatureBits;
-  /** Whether to colour: errors red, warnings yellow, the frame of it dim. */
-  readonly colour: boolean;
+  /** Colours: errors red, warnings yellow, the frame of it dim. None by default. */
+  readonly paint?: Paint;
 }
-
-const CODES = { dim: 2, red: 31, yellow: 33 } as const;
 
 /** Milliseconds, or microseconds where there are few. */
 export function durationText(ms: number): string {
@@ -28,8 +27,7 @@ export function durationText(ms: number): string {
 
 /** The lines of an entry. */
 export function entryLines(entry: Entry, options: TextOptions): string[] {
-  const paint = (colour: keyof typeof CODES, text: string) =>
-    options.colour ? `\x1b[${CODES[colour]}m${text}\x1b[0m` : text;
+  const { paint = plain } = options;
   const prefix = (mark: string) =>
     `${paint("dim", `#${entry.session} ${entry.time.toFixed(3).padStart(10)} ms`)} ${mark}`;
   switch (entry.type) {
