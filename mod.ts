@@ -13,6 +13,23 @@
  * await serve(rng, { socketPath: "/tmp/rng.sock" });
  * ```
  *
+ * @example A device asked by a driver in the same process
+ * ```ts
+ * import { defineDevice } from "@vhost/user";
+ * import { TestDriver } from "@vhost/user/testing";
+ *
+ * const upperCase = defineDevice({
+ *   type: 63,
+ *   queues: [(chain) => {
+ *     const text = new TextDecoder().decode(chain.read());
+ *     chain.write(new TextEncoder().encode(text.toUpperCase()));
+ *   }],
+ * });
+ * await using driver = await TestDriver.attach(upperCase);
+ * const answer = await driver.request(0, new TextEncoder().encode("hello"), 16);
+ * if (new TextDecoder().decode(answer) !== "HELLO") throw new Error("not in upper case");
+ * ```
+ *
  * @module
  */
 

@@ -5,6 +5,15 @@
  * deno run --allow-ffi jsr:@vhost/user/cli blk --socket-path=/tmp/disk.sock --blk-file=disk.img
  * ```
  *
+ * @example The same from a program: its help
+ * ```ts
+ * import { main } from "@vhost/user/cli";
+ *
+ * let help = "";
+ * const code = await main(["blk", "--help"], { out: (line) => help += line, error: console.error });
+ * if (code !== 0 || !help.includes("--blk-file")) throw new Error(help);
+ * ```
+ *
  * @module
  */
 

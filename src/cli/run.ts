@@ -5,7 +5,7 @@
  */
 
 import { pathToFileURL } from "node:url";
-import { loadDevice } from "../backend/threads/make_device.ts";
+import { loadDefault } from "../backend/threads/make_device.ts";
 import { type Command, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 import { serveOptions, serveUntilSignal, servingOptions } from "./serving.ts";
 
@@ -105,7 +105,7 @@ export const run: Command = {
     }
     const { Tether } = await import("./watch/tether.ts");
     const tether = new Tether(wholeNumber("standby", String(values.standby), 3, 1 << 20));
-    await loadDevice(module.href);
+    await loadDefault(module.href);
     tether.ring();
     if (await tether.next() === "rung") {
       // The first line says that it serves; the process that watches knows where.

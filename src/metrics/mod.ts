@@ -1,12 +1,16 @@
 /**
  * What servers count, for Prometheus and OpenTelemetry.
  *
- * @example
- * ```ts ignore
+ * @example What a server has counted so far
+ * ```ts
+ * import { serve } from "@vhost/user";
+ * import { RngDevice } from "@vhost/user/devices/rng";
  * import { prometheusText } from "@vhost/user/metrics";
  *
- * const server = await serve(device, { socketPath: "/tmp/device.sock", measure: true });
- * console.log(prometheusText([server]));
+ * const server = await serve(new RngDevice(), { socketPath: `/tmp/rng-${crypto.randomUUID()}.sock`, measure: true });
+ * const text = prometheusText([server]);
+ * if (!/^vhost_user_\w+.* 0$/m.test(text)) throw new Error(`not counted: ${text}`);
+ * server.close();
  * ```
  *
  * @module

@@ -64,13 +64,17 @@ function middle(bucket: number): number {
  * before, each as the middle of its bucket. That is right within a sixth.
  *
  * @example
- * ```ts ignore
- * import { metrics } from "npm:@opentelemetry/api@1";
+ * ```ts
+ * import { metrics } from "npm:@opentelemetry/api@1.10.0";
  * import { serve } from "@vhost/user";
+ * import { RngDevice } from "@vhost/user/devices/rng";
  * import { observe } from "@vhost/user/metrics";
  *
- * const server = await serve(device, { socketPath: "/tmp/device.sock" });
+ * const server = await serve(new RngDevice(), { socketPath: `/tmp/rng-${crypto.randomUUID()}.sock` });
  * const stop = observe(server, metrics.getMeter("my-device"));
+ * // … and when it is no longer needed:
+ * stop();
+ * server.close();
  * ```
  *
  * @returns a function that ends it

@@ -63,14 +63,18 @@ function* histogram(servers: readonly ServerMetrics[]): Iterable<string> {
 /**
  * The figures of servers in Prometheus's text format 0.0.4.
  *
- * @example
- * ```ts ignore
+ * @example An answer to Prometheus
+ * ```ts
  * import { serve } from "@vhost/user";
+ * import { RngDevice } from "@vhost/user/devices/rng";
  * import { prometheusContentType, prometheusText } from "@vhost/user/metrics";
  *
- * const server = await serve(device, { socketPath: "/tmp/device.sock", measure: true });
- * Deno.serve({ hostname: "127.0.0.1", port: 9100 }, () =>
- *   new Response(prometheusText([server]), { headers: { "content-type": prometheusContentType } }));
+ * const server = await serve(new RngDevice(), { socketPath: `/tmp/rng-${crypto.randomUUID()}.sock`, measure: true });
+ * const headers = { "content-type": prometheusContentType };
+ * // For Deno.serve(), and other HTTP servers:
+ * const answer = () => new Response(prometheusText([server]), { headers });
+ * if (!(await answer().text()).includes("# TYPE")) throw new Error("no figures");
+ * server.close();
  * ```
  */
 export function prometheusText(measured: readonly Measured[]): string {

@@ -1,5 +1,6 @@
 /**
- * Devices by the module that makes them.
+ * Devices, and what they consist of, by the module that makes them. Modules are imported by their absolute URLs: here, and
+ * nowhere else, what is imported is known only when it is.
  *
  * @module
  */
@@ -21,11 +22,11 @@ function reason(error: unknown): string {
 }
 
 /**
- * Loads a module that makes a device, without making it unless its default export already is one.
+ * The default export of a module: what makes a device or its storage, or a device itself.
  *
  * @throws {Error} when it is not there, may not be read, cannot be parsed, or throws
  */
-export async function loadDevice(module: string): Promise<unknown> {
+export async function loadDefault(module: string): Promise<unknown> {
   try {
     return ((await import(module)) as { default?: unknown }).default;
   } catch (error) {
@@ -41,7 +42,7 @@ export async function loadDevice(module: string): Promise<unknown> {
  * @throws {Error} when it cannot be loaded, or its function throws
  */
 export async function makeDevice({ module, options }: DeviceSource): Promise<Device> {
-  const exported = await loadDevice(module);
+  const exported = await loadDefault(module);
   const device = typeof exported === "function" ? await call(exported, module, options) : exported;
   // Not by its class: the module may have got that from another copy of this package.
   if (typeof (device as Device | undefined)?.connect !== "function") {

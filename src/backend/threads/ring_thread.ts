@@ -24,6 +24,9 @@ const MODULE = new URL("./main.ts", import.meta.url).href.replace(
   import.meta.url.endsWith(".js") ? "js" : "ts",
 );
 
+// Not called: whoever gathers the modules of a program, for a cache, a package or an executable, looks for imports.
+void (() => import("./main.ts"));
+
 /** A thread, and the sessions that it runs rings of. */
 export class RingThread {
   /** Number in its pool. */

@@ -5,6 +5,7 @@
  */
 
 import { Device, type DeviceBehaviour, LATER, type Queue, type WorkerRules } from "../../backend/device.ts";
+import { loadDefault } from "../../backend/threads/make_device.ts";
 import { has, mask, ringFeatures } from "../../protocol/features.ts";
 import type { Endianness } from "../../protocol/struct.ts";
 import type { Chain } from "../../virtqueue/chain.ts";
@@ -86,7 +87,7 @@ interface SharedDisk extends Omit<BlkOptions, "storage"> {
 
 /** Makes the same disk in another thread, over its storage, which is opened once more. */
 export default async function makeDisk({ storage, ...options }: SharedDisk): Promise<BlkDevice> {
-  const { default: open } = await import(storage.module) as { default: (options: unknown) => Storage };
+  const open = await loadDefault(storage.module) as (options: unknown) => Storage | Promise<Storage>;
   return new BlkDevice({ ...options, storage: await open(storage.options) });
 }
 

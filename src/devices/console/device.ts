@@ -48,13 +48,17 @@ function checked({ ports }: ConsoleOptions): void {
  * and what the guest does not take stays with the end.
  *
  * @example A terminal on a Unix socket
- * ```ts ignore
+ * ```ts
  * import { serve } from "@vhost/user";
  * import { ConsoleDevice, UnixEnd } from "@vhost/user/devices/console";
  *
- * const end = new UnixEnd({ path: "/tmp/terminal.sock" });
+ * const folder = `/tmp/console-${crypto.randomUUID()}`;
+ * const end = new UnixEnd({ path: `${folder}-terminal.sock` });
  * const device = new ConsoleDevice({ ports: [{ end, console: true }] });
- * await serve(device, { socketPath: "/tmp/console.sock" });
+ * const server = await serve(device, { socketPath: `${folder}.sock` });
+ * // … and when it is no longer needed:
+ * server.close();
+ * end.close();
  * ```
  */
 export class ConsoleDevice extends Device {

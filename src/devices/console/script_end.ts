@@ -16,8 +16,10 @@ export type OnOutput = (bytes: Uint8Array<ArrayBuffer>) => void | Promise<void>;
  * An end that is a function, and a way to write.
  *
  * @example Answers the question for a name
- * ```ts ignore
- * const end = new ScriptEnd(async (bytes) => {
+ * ```ts
+ * import { ConsoleDevice, ScriptEnd } from "@vhost/user/devices/console";
+ *
+ * const end: ScriptEnd = new ScriptEnd(async (bytes) => {
  *   if (new TextDecoder().decode(bytes).endsWith("login: ")) await end.send("root\n");
  * });
  * const device = new ConsoleDevice({ ports: [{ end, console: true }] });

@@ -19,12 +19,17 @@ export interface KindOptions extends InputOptions {
  * A keyboard.
  *
  * @example
- * ```ts ignore
+ * ```ts
+ * import { serve } from "@vhost/user";
+ * import { Keyboard } from "@vhost/user/devices/input";
+ *
  * const keyboard = new Keyboard();
- * await serve(keyboard, { socketPath: "/tmp/keyboard.sock" });
+ * const server = await serve(keyboard, { socketPath: `/tmp/keyboard-${crypto.randomUUID()}.sock` });
  * await keyboard.type("root\n");
  * keyboard.press("LEFTCTRL", "C");
  * keyboard.release("C", "LEFTCTRL");
+ * // … and when it is no longer needed:
+ * server.close();
  * ```
  */
 export class Keyboard extends InputDevice {

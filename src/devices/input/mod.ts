@@ -1,6 +1,20 @@
 /**
  * Keyboards, mice, tablets and touch screens for virtual machines.
  *
+ * @example A mouse that draws a square
+ * ```ts
+ * import { serve } from "@vhost/user";
+ * import { Mouse } from "@vhost/user/devices/input";
+ *
+ * const mouse = new Mouse();
+ * const server = await serve(mouse, { socketPath: `/tmp/mouse-${crypto.randomUUID()}.sock` });
+ * mouse.press("left");
+ * for (const [x, y] of [[100, 0], [0, 100], [-100, 0], [0, -100]]) mouse.move(x, y);
+ * mouse.release("left");
+ * // … and when it is no longer needed:
+ * server.close();
+ * ```
+ *
  * @module
  */
 
