@@ -83,4 +83,7 @@ export async function main(args: readonly string[], output: Output = standard): 
 
 export type { Argument, Command, Option, Output, Permission, Values } from "./command.ts";
 
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));
+// As `import.meta.main`, dnt up to 0.40 makes something else of it.
+const { main: isProgram } = import.meta;
+
+if (isProgram) process.exit(await main(process.argv.slice(2)));

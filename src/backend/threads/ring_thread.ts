@@ -24,6 +24,9 @@ const MODULE = new URL("./main.ts", import.meta.url).href.replace(
   import.meta.url.endsWith(".js") ? "js" : "ts",
 );
 
+/** Never called: has whatever packs, compiles or fetches a program know of a module that only threads run. */
+const _module = (): Promise<unknown> => import("./main.ts");
+
 /** A thread, and the sessions that it runs rings of. */
 export class RingThread {
   /** Number in its pool. */
