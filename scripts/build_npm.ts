@@ -11,12 +11,12 @@
  */
 
 import { build, emptyDir } from "@deno/dnt";
-import { mappings, packageJson, PROGRAM, TYPES } from "./npm/package.ts";
-import { modules, putBeside, readConfig } from "./npm/files.ts";
+import { mappings, PROGRAM, TYPES } from "./npm/package.ts";
+import { manifestFor, modules, putBeside, readConfig } from "./npm/files.ts";
 
 const [out = "npm"] = Deno.args;
 const config = readConfig();
-const manifest = packageJson(config, "esm/");
+const manifest = manifestFor("esm/");
 
 await emptyDir(out);
 await build({

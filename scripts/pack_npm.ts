@@ -15,8 +15,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
-import { dropSources, putBeside, readConfig, stage } from "./npm/files.ts";
-import { packageJson } from "./npm/package.ts";
+import { dropSources, manifestFor, putBeside, stage } from "./npm/files.ts";
 
 const [out] = process.argv.slice(2);
 if (out === undefined || out.startsWith("-")) {
@@ -38,7 +37,7 @@ try {
   // What Deno makes of deno.json has no program, and no conditions on where it runs.
   const made = join(work, "package");
   dropSources(made);
-  putBeside(made, packageJson(readConfig(), ""));
+  putBeside(made, manifestFor(""));
   const [{ filename }] = JSON.parse(run(work, "npm", "pack", "--json", "./package")) as {
     filename: string;
   }[];

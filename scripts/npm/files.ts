@@ -7,7 +7,7 @@
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type DenoConfig, DOCUMENTS, mappings, PROGRAM } from "./package.ts";
+import { type DenoConfig, DOCUMENTS, licenseIn, mappings, packageJson, PROGRAM } from "./package.ts";
 
 /** The root of the project. */
 export const root: string = fileURLToPath(new URL("../../", import.meta.url));
@@ -15,6 +15,11 @@ export const root: string = fileURLToPath(new URL("../../", import.meta.url));
 /** `deno.json`. */
 export function readConfig(): DenoConfig {
   return JSON.parse(readFileSync(join(root, "deno.json"), "utf8"));
+}
+
+/** The `package.json`, with code in a folder, as in {@link packageJson}. */
+export function manifestFor(folder: string): Record<string, unknown> {
+  return packageJson(readConfig(), licenseIn(readFileSync(join(root, "LICENSE"), "utf8")), folder);
 }
 
 /** The files in a folder and in those inside it, as paths from it, sorted. */

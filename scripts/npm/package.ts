@@ -9,7 +9,6 @@
 export interface DenoConfig {
   readonly name: string;
   readonly version: string;
-  readonly license: string;
   readonly exports: Readonly<Record<string, string>>;
   readonly imports: Readonly<Record<string, string>>;
 }
@@ -62,18 +61,26 @@ export function emitted(source: string, folder: string, extension: ".js" | ".d.t
   return `./${folder}${source.slice(2).replace(/\.ts$/, extension)}`;
 }
 
+/** The licences that a file names for machines; JSR knows no choice between two, so `deno.json` does not say it. */
+export function licenseIn(text: string): string {
+  const [, expression] = /^SPDX-License-Identifier: (.+)$/m.exec(text) ?? [];
+  if (expression === undefined) throw new Error("LICENSE has no line SPDX-License-Identifier");
+  return expression;
+}
+
 /**
  * The `package.json`.
  *
+ * @param license what {@link licenseIn} says
  * @param folder where the code is, with a slash at its end; empty for the root of the package
  */
-export function packageJson(config: DenoConfig, folder: string): Record<string, unknown> {
+export function packageJson(config: DenoConfig, license: string, folder: string): Record<string, unknown> {
   return {
     name: config.name,
     version: config.version,
     description: "Virtio devices for virtual machines, written in TypeScript: a vhost-user back-end toolkit",
     keywords: ["vhost-user", "virtio", "qemu", "virtual-machine", "block-device", "libblkio", "dpdk", "vmm"],
-    license: config.license,
+    license,
     type: "module",
     exports: {
       ...Object.fromEntries(

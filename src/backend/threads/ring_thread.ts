@@ -24,8 +24,8 @@ const MODULE = new URL("./main.ts", import.meta.url).href.replace(
   import.meta.url.endsWith(".js") ? "js" : "ts",
 );
 
-/** Never called: has whatever packs, compiles or fetches a program know of a module that only threads run. */
-const _module = (): Promise<unknown> => import("./main.ts");
+// Not called: whoever gathers the modules of a program, for a cache, a package or an executable, looks for imports.
+void (() => import("./main.ts"));
 
 /** A thread, and the sessions that it runs rings of. */
 export class RingThread {

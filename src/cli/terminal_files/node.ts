@@ -9,15 +9,15 @@ import { readFileSync } from "node:fs";
 // Called as a method of `import.meta`, dnt up to 0.40 makes something else of it.
 const { resolve } = import.meta;
 
-function read(specifier: string): string {
-  return readFileSync(new URL(resolve(specifier)), "utf8");
+function read(url: string): string {
+  return readFileSync(new URL(url), "utf8");
 }
 
 /** The terminal. */
-export const xterm: string = read("@xterm/xterm/lib/xterm.js");
+export const xterm: string = read(resolve("@xterm/xterm/lib/xterm.js"));
 
 /** Its add-on that fits it to the window. */
-export const fit: string = read("@xterm/addon-fit/lib/addon-fit.js");
+export const fit: string = read(resolve("@xterm/addon-fit/lib/addon-fit.js"));
 
 /** Its style sheet. */
-export const style: string = read("@xterm/xterm/css/xterm.css");
+export const style: string = read(resolve("@xterm/xterm/css/xterm.css"));
