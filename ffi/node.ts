@@ -46,6 +46,9 @@ function open(): Libc {
 
 const opened = open();
 
+/** Where a module is. (Called as a method of `import.meta`, dnt up to 0.40 makes something else of it.) */
+const { resolve } = import.meta;
+
 /** Where a thread finds {@link endBell}. */
 const END_BELL = "vhost-user: end of the process";
 const EVENTFD_FLAGS = 0o2004000; // EFD_CLOEXEC, EFD_NONBLOCK
@@ -145,7 +148,7 @@ async function sleep({ koffi, set, cell }: SleeperData): Promise<void> {
  * whether it has ended, notified; whether it is up, notified; the last, for turns of its event loop, is for Deno alone
  */
 export function startSleeper(set: number, cell: SharedArrayBuffer): void {
-  const workerData: SleeperData = { koffi: import.meta.resolve("koffi"), set, cell };
+  const workerData: SleeperData = { koffi: resolve("koffi"), set, cell };
   new Worker(`(${sleep})(require("node:worker_threads").workerData)`, {
     eval: true,
     execArgv: [],

@@ -66,8 +66,11 @@ const RUNTIME: Readonly<Record<string, RegExp>> = {
 
 /** The one file that may name the global of the runtime. */
 const RUNTIME_FILE = "ffi/deno.ts";
-/** What stands in its place under Node. Nothing imports it, so that Deno knows nothing of what it needs. */
-const NODE_FILE = "ffi/node.ts";
+/**
+ * What stands in the place of the `deno.ts` beside it under Node. Nothing imports it, so that Deno knows nothing of what it
+ * needs.
+ */
+const NODE_FILE = /(^|\/)node\.ts$/;
 
 /** A source without its comments; what looks like one in a string stays. */
 export function withoutComments(source: string): string {
@@ -140,8 +143,10 @@ export function offences(sources: Sources): string[] {
         continue;
       }
       const target = resolve(file, specifier);
-      if (target === NODE_FILE) {
-        found.push(`${file} → ${target}, which only takes the place of ${RUNTIME_FILE}`);
+      if (NODE_FILE.test(target)) {
+        found.push(
+          `${file} → ${target}, which only takes the place of ${target.replace(NODE_FILE, "$1deno.ts")}`,
+        );
       }
       const other = folderOf(target);
       if (other !== folder && !allowed.includes(other)) found.push(`${file} → ${target}`);

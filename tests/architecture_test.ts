@@ -117,10 +117,19 @@ function exportsOf(path: string): string[] {
   );
 }
 
-test("Node's file exports what Deno's does", { timeout: 5000 }, () => {
-  const exported = exportsOf("ffi/deno.ts");
-  assert.ok(exported.length >= 10, exported.join());
-  assert.deepEqual(exportsOf("ffi/node.ts"), exported);
+test("Node's files export what Deno's do", { timeout: 5000 }, () => {
+  const twins = [...project().keys()].filter((path) => /(^|\/)(deno|node)\.ts$/.test(path));
+  assert.deepEqual(twins, [
+    "ffi/deno.ts",
+    "ffi/node.ts",
+    "src/cli/terminal_files/deno.ts",
+    "src/cli/terminal_files/node.ts",
+  ]);
+  for (const [path, least] of [["ffi/", 10], ["src/cli/terminal_files/", 3]] as const) {
+    const exported = exportsOf(`${path}deno.ts`);
+    assert.ok(exported.length >= least, exported.join());
+    assert.deepEqual(exportsOf(`${path}node.ts`), exported);
+  }
 });
 
 test("comments are no code", { timeout: 5000 }, () => {

@@ -1,5 +1,6 @@
 // Runs the toolkit from its sources under Node, as `node --import CHECKOUT/scripts/node/hooks.mjs`: does what the package for
-// npm has done for good. One file stands in for another, and packages come from where scripts/install-node has put them.
+// npm has done for good. A file named deno.ts has a twin, node.ts, that stands in for it, and packages come from where
+// scripts/install-node has put them.
 import { registerHooks } from "node:module";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -23,6 +24,6 @@ registerHooks({
       : next(specifier, context);
     // Saves Node from finding out that they are modules.
     const format = resolved.url.endsWith(".ts") && ours ? "module-typescript" : resolved.format;
-    return { ...resolved, format, url: resolved.url.replace(/\/ffi\/deno\.ts$/, "/ffi/node.ts") };
+    return { ...resolved, format, url: resolved.url.replace(/\/deno\.ts$/, "/node.ts") };
   },
 });

@@ -96,4 +96,7 @@ export type {
 } from "./command.ts";
 export type { Paint, Style } from "../tools/paint.ts";
 
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));
+// As `import.meta.main`, dnt up to 0.40 makes something else of it.
+const { main: isProgram } = import.meta;
+
+if (isProgram) process.exit(await main(process.argv.slice(2)));

@@ -4,9 +4,7 @@
  * @module
  */
 
-import fit from "@xterm/addon-fit/lib/addon-fit.js" with { type: "text" };
-import style from "@xterm/xterm/css/xterm.css" with { type: "text" };
-import xterm from "@xterm/xterm/lib/xterm.js" with { type: "text" };
+import { fit, style, xterm } from "./terminal_files/deno.ts";
 
 const html = `<!DOCTYPE html>
 <html lang="en">

@@ -31,7 +31,7 @@ function padded(text: string, length: number): Uint8Array {
 /** Vital product data by page. */
 const pages: ReadonlyMap<number, (unit: ScsiUnit) => Uint8Array> = new Map([
   [0x00, () => Uint8Array.from(pages.keys())],
-  [0x80, ({ id }) => ascii.encode(id)],
+  [0x80, ({ id }: ScsiUnit) => ascii.encode(id)],
   [0x83, identification],
   [0xb0, limits],
   [0xb1, characteristics],

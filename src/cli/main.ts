@@ -1,0 +1,10 @@
+/**
+ * The program `vhost-user` of the package for npm. It does not ask whether it is the main module: npm starts it by a link.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { main } from "./mod.ts";
+
+process.exit(await main(process.argv.slice(2)));
