@@ -12,6 +12,7 @@ import { littleEndian, Native } from "./native.ts";
 const AF_UNIX = 1;
 /** Kinds of Unix sockets by their names: bytes in a row, or messages that stay apart (`unix(7)`). */
 const KINDS = { stream: 1, seqpacket: 5 } as const;
+const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
@@ -63,6 +64,31 @@ function unixSocket(kind: SocketKind): number {
 export function connect(path: string, kind: SocketKind = "stream"): number {
   const length = setAddress(path);
   const fd = unixSocket(kind);
+  if (libc.connect(fd, address.address, length) < 0) {
+    const number = errno();
+    close(fd);
+    throw new OsError("connect", number, `connecting to ${path}`);
+  }
+  return fd;
+}
+
+/**
+ * A socket for datagrams to one receiver, non-blocking and closed on exec; the caller owns it.
+ *
+ * @param path of the receiver's socket; after an `@`, a name in the abstract namespace (`unix(7)`)
+ * @throws {OsError} ENOENT or ECONNREFUSED when there is no receiver
+ */
+export function connectDatagram(path: string): number {
+  let length = setAddress(path);
+  if (path.startsWith("@")) {
+    address.bytes[2] = 0;
+    length--; // Such a name does not end with a zero.
+  }
+  const fd = check(
+    libc.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+    "socket",
+    "creating a Unix socket",
+  );
   if (libc.connect(fd, address.address, length) < 0) {
     const number = errno();
     close(fd);

@@ -15,6 +15,7 @@ import {
   type ServeOptions,
   type Server,
 } from "../../mod.ts";
+import { activatedSockets, ReadyNotice } from "../../ffi/service_manager.ts";
 import { userIdOf } from "../../ffi/users.ts";
 import { describeMessage } from "../tools/describe.ts";
 import {
@@ -35,7 +36,13 @@ import { enterSandbox, type SandboxMode, sandboxMode, sandboxOption, withSockets
 
 /** Options of every command that serves a device. */
 export const servingOptions: Options = underHeading("Serving", {
-  "socket-path": { value: "PATH", offer: "file", help: "Listen on this Unix socket. Excludes --fd." },
+  "socket-path": {
+    value: "PATH",
+    offer: "file",
+    help: "Listen on this Unix socket. Excludes --fd. Without both, the socket is the one that systemd
+" +
+      "has opened (socket activation: LISTEN_FDS).",
+  },
   "fd": {
     value: "FDNUM",
     help: "Use this inherited socket, listening or connected. Excludes --socket-path.",
@@ -107,17 +114,36 @@ function userIds(text: string): number[] {
   });
 }
 
+/** The descriptor to serve when no other socket is given: `--fd`, or what systemd has opened. */
+function inherited(path: unknown, fd: unknown): number | undefined {
+  if (path !== undefined && fd !== undefined) throw new UsageError("give either --socket-path or --fd");
+  if (path !== undefined) return undefined;
+  if (fd !== undefined) return wholeNumber("fd", String(fd), 0, 1 << 20);
+  const sockets = activatedSockets(process.pid);
+  if (sockets.length === 0) {
+    throw new UsageError("give either --socket-path or --fd; no socket activation has passed a socket");
+  }
+  if (sockets.length > 1) {
+    const last = sockets[sockets.length - 1];
+    throw new UsageError(
+      `socket activation has passed ${sockets.length} sockets, and a device has one: ` +
+        `choose from --fd=${sockets[0]} to --fd=${last}`,
+    );
+  }
+  return sockets[0];
+}
+
 /** The options of {@link servingOptions}. */
 export function serveOptions(values: Values, output: Output): ServingOptions {
   const { "socket-path": path, fd, "socket-mode": mode, "poll-us": poll, workers, trace, takeover } = values;
   const { "allow-uid": users } = values;
-  if ((path === undefined) === (fd === undefined)) throw new UsageError("give either --socket-path or --fd");
+  const descriptor = inherited(path, fd);
   if (takeover === true && path === undefined) throw new UsageError("--takeover needs --socket-path");
   const { log, trace: print } = commandLog(values, output);
   const metricsListen = values["metrics-listen"] as string | undefined;
   return {
     socketPath: path as string | undefined,
-    fd: fd === undefined ? undefined : wholeNumber("fd", String(fd), 0, 1 << 20),
+    fd: descriptor,
     socketMode: mode === undefined ? undefined : fileMode("socket-mode", String(mode)),
     allowUids: users === undefined ? undefined : userIds(String(users)),
     sandbox: sandboxMode(values),
@@ -201,6 +227,7 @@ export async function serveAllUntilSignal(
 ): Promise<void> {
   const servers: Server[] = [];
   let metrics: MetricsListener | undefined;
+  let ready: ReadyNotice | undefined;
   const stop = () => {
     servers.forEach((server) => server.close());
     metrics?.close();
@@ -222,12 +249,15 @@ export async function serveAllUntilSignal(
       const { MetricsListener } = await import("./metrics_listener.ts");
       metrics = await MetricsListener.listen(where, servers);
     }
+    ready = ReadyNotice.open();
     await enterSandbox(withSockets(needs, all.map(({ options }) => options.socketPath)), sandbox, log);
   } catch (error) {
+    ready?.close();
     stop();
     throw error;
   }
   for (const [signal, action] of Object.entries(signals)) process.on(signal, action);
+  ready?.send();
   for (const [i, { options, what }] of all.entries()) {
     const { takenOver } = servers[i];
     const taken = takenOver === undefined ? "" : `: ${describeTakeover(takenOver)}`;

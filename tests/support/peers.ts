@@ -60,6 +60,10 @@ const peers = {
   "virtio-user": () => firstFile([join(dpdkLibraries, "librte_net_virtio.so.25")]),
   /** Interfaces of the host whose wire is a descriptor; making one takes an administrator. */
   "tun": () => process.getuid?.() === 0 && existsSync("/dev/net/tun") ? "/dev/net/tun" : undefined,
+  /** Starts a program with a socket, as systemd does. */
+  "systemd-socket-activate": () => which("systemd-socket-activate"),
+  /** Judges the files of services. */
+  "systemd-analyze": () => which("systemd-analyze"),
   /** A browser, for pages. */
   "chromium": () => which("chromium-headless-shell") ?? which("chromium"),
   /** A back-end for sockets. */
