@@ -3,12 +3,13 @@ import process from "node:process";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
 import { run, type RunResult } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 
 const SIGBUS = 128 + 7;
 
 function child(mode: string): Promise<RunResult> {
   const script = fileURLToPath(new URL("./sigbus_child.ts", import.meta.url));
-  return run(process.execPath, ["run", "--allow-ffi", "--allow-read", "--no-check", script, mode], {
+  return run(process.execPath, startWords(["--allow-ffi", "--allow-read", "--no-check"], [script, mode]), {
     check: false,
   });
 }
