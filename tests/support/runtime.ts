@@ -5,9 +5,13 @@
  */
 
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 
 /** Which one it is. */
 export const runtime: "deno" | "node" = process.versions.deno === undefined ? "node" : "deno";
+
+/** Where Node finds our modules: what runs the tests under Node has it as well. */
+const hooks = fileURLToPath(new URL("../../scripts/node/hooks.mjs", import.meta.url));
 
 /** Deno's way to hand options to the engine, which both have in common. */
 const ENGINE = "--v8-flags=";
@@ -15,8 +19,7 @@ const ENGINE = "--v8-flags=";
 /**
  * What comes after `process.execPath` to start a program of ours.
  *
- * @param options Deno's: permissions and the like. Node has no permissions; it gets the options that this process was started
- * with, which say how our modules are found, and those of the engine
+ * @param options Deno's: permissions and the like. Node has no permissions; it gets what is for the engine
  * @param program the script and its arguments
  */
 export function startWords(options: readonly string[], program: readonly string[]): string[] {
@@ -24,7 +27,7 @@ export function startWords(options: readonly string[], program: readonly string[
   const engine = options.filter((option) => option.startsWith(ENGINE)).map((option) =>
     option.slice(ENGINE.length)
   );
-  return [...process.execArgv, ...engine, ...program];
+  return [`--import=${hooks}`, ...engine, ...program];
 }
 
 /** The same in one list: Deno's options are the words that begin with a dash before the script. */
