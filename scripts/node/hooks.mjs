@@ -1,6 +1,7 @@
 // Runs the toolkit from its sources under Node, as `node --import CHECKOUT/scripts/node/hooks.mjs`: does what the package for
-// npm has done for good. A file named deno.ts has a twin, node.ts, that stands in for it, and packages come from where
-// scripts/install-node has put them.
+// npm has done for good. A file named deno.ts has a twin, node.ts, that stands in for it, packages come from where
+// scripts/install-node has put them, and the toolkit's own names, which its examples use, mean what deno.json says.
+import { readFileSync } from "node:fs";
 import { registerHooks } from "node:module";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -14,10 +15,14 @@ const parentURL = pathToFileURL(join(directory, "packages", "sources.js")).href;
 /** `name`, `@scope/name`, each with or without `npm:`, a version, and a path in it. */
 const PACKAGE = /^(npm:\/?)?((?:@[\w.-]+\/)?[\w-][\w.-]*)(?:@[^/]+)?(\/.*)?$/;
 
+const root = new URL("../../", import.meta.url);
+const { name: ownName, exports: ownModules } = JSON.parse(readFileSync(new URL("deno.json", root), "utf8"));
+
 registerHooks({
   // deno-lint-ignore explicit-function-return-type -- types are for TypeScript.
   resolve(specifier, context, next) {
     const [, , name, path = ""] = specifier.includes("\\") ? [] : PACKAGE.exec(specifier) ?? [];
+    if (name === ownName) return next(new URL(ownModules[`.${path}`], root).href, context);
     const ours = !context.parentURL?.includes("/node_modules/");
     const resolved = ours && name !== undefined
       ? next(name + path, { ...context, parentURL })

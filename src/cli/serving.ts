@@ -39,8 +39,7 @@ export const servingOptions: Options = underHeading("Serving", {
   "socket-path": {
     value: "PATH",
     offer: "file",
-    help: "Listen on this Unix socket. Excludes --fd. Without both, the socket is the one that systemd
-" +
+    help: "Listen on this Unix socket. Excludes --fd. Without both, the socket is the one that systemd\n" +
       "has opened (socket activation: LISTEN_FDS).",
   },
   "fd": {

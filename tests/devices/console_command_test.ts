@@ -9,7 +9,8 @@ import { buffer, filled } from "../session/requests.ts";
 import { bytesOf, eventually, sameBytes } from "../session/scene.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { startCommand } from "../support/our_backend.ts";
-import { run } from "../support/process.ts";
+import { run, type RunResult } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 import { root } from "../support/our_backend.ts";
 
 const LIMIT = { timeout: 30_000 };
@@ -57,6 +58,12 @@ test(
   },
 );
 
+/** Runs a command that ends by itself. */
+function command(args: readonly string[]): Promise<RunResult> {
+  const words = startWords(["--allow-ffi"], [join(root, "src/cli/mod.ts"), ...args]);
+  return run(process.execPath, words, { check: false });
+}
+
 test("what the command line cannot understand is said", LIMIT, async () => {
   const socket = "--socket-path=/tmp/none.sock";
   for (
@@ -69,10 +76,7 @@ test("what the command line cannot understand is said", LIMIT, async () => {
       [["rng", socket, "--rate-limit=fast"], /--rate-limit must be BYTES\/s or BYTES:PERIOD/],
     ] as const
   ) {
-    const { code, stderr } = await run(process.execPath, [
-      ...["run", "--allow-ffi", join(root, "src/cli/mod.ts")],
-      ...args,
-    ], { check: false });
+    const { code, stderr } = await command(args);
     assert.equal(code, 2, stderr);
     assert.match(stderr, message);
   }
@@ -82,9 +86,7 @@ test("what the command line cannot understand is said", LIMIT, async () => {
       /EISDIR/,
     ]] as const
   ) {
-    const { code, stderr } = await run(process.execPath, [
-      ...["run", "--allow-ffi", join(root, "src/cli/mod.ts"), "input", socket, `--evdev-path=${path}`],
-    ], { check: false });
+    const { code, stderr } = await command(["input", socket, `--evdev-path=${path}`]);
     assert.equal(code, 1);
     assert.match(stderr, message);
   }

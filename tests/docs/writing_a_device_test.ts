@@ -1,51 +1,15 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { dirname, join, normalize } from "node:path";
-import process from "node:process";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { tempDir } from "../support/cleanup.ts";
 import { root, startDeno, startExample } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
-import { Child, run } from "../support/process.ts";
+import { Child } from "../support/process.ts";
+import { type Block, blocks, commands } from "./page.ts";
 
 // The page docs/writing-a-device.md: its listings are files, and what it says to type can be typed.
-
-const PAGE = "docs/writing-a-device.md";
-
-interface Block {
-  readonly language: string;
-  readonly text: string;
-  /** The file that was linked last before it. */
-  readonly file: string;
-}
-
-/** The fenced blocks of the page, in order. */
-function blocks(): Block[] {
-  const found: Block[] = [];
-  let file = "";
-  let open: { language: string; lines: string[] } | undefined;
-  for (const line of readFileSync(join(root, PAGE), "utf8").split("\n")) {
-    if (line.startsWith("```")) {
-      if (open === undefined) open = { language: /\w+/.exec(line)?.[0] ?? "", lines: [] };
-      else {
-        found.push({ language: open.language, text: open.lines.join("\n"), file });
-        open = undefined;
-      }
-    } else if (open !== undefined) open.lines.push(line);
-    else {
-      const link = /\]\((\.\.\/[^)]*\.(?:ts|c))\)/.exec(line);
-      if (link !== null) file = normalize(join(dirname(PAGE), link[1]));
-    }
-  }
-  return found;
-}
-
-/** Commands of the page's shell blocks, each in a line. */
-function commands(): string[] {
-  const shell = blocks().filter(({ language }) => language === "sh");
-  return shell.flatMap(({ text }) => text.replaceAll(/ \\\n\s*/g, " ").split("\n"));
-}
 
 test("the listings are the files", { timeout: 5000 }, () => {
   const rest = new Map<string, string>();
@@ -70,19 +34,6 @@ test("the listings are the files", { timeout: 5000 }, () => {
   for (const [file, left] of rest) {
     if (file.endsWith(".ts")) assert.equal(left.trim(), "", `${file} has more than the page lists`);
   }
-});
-
-test("the test of the page needs no more permissions than it says", { timeout: 120_000 }, async (t) => {
-  const said = commands().filter((command) => command.startsWith("deno test --allow-ffi"));
-  assert.equal(said.length, 1);
-  const args = said[0].split(" ").slice(1);
-  const { stdout } = await run(process.execPath, args, {
-    cwd: root,
-    env: { NO_COLOR: "1" },
-    timeout: 100_000,
-    signal: t.signal,
-  });
-  assert.match(stdout, /ok \| 1 passed/);
 });
 
 test("the module of the page is served as it says", { timeout: 60_000 }, async (t) => {

@@ -6,12 +6,12 @@ import test, { type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { onEnd } from "../support/cleanup.ts";
+import { startWords } from "../support/runtime.ts";
 
 /** Runs the child until it has said "ready". */
 async function child(t: TestContext, when: string): Promise<ChildProcess> {
   const script = fileURLToPath(new URL("./reactor_child.ts", import.meta.url));
-  const runtime = process.versions.deno === undefined ? [] : ["run", "--allow-ffi", "--no-check"];
-  const started = spawn(process.execPath, [...runtime, script, when], {
+  const started = spawn(process.execPath, startWords(["--allow-ffi", "--no-check"], [script, when]), {
     stdio: ["ignore", "pipe", "inherit"],
   });
   onEnd(t, () => void started.kill("SIGKILL"));

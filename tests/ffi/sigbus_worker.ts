@@ -1,13 +1,10 @@
 // A thread of sigbus_child.ts: touches memory that the first thread has mapped, and some of its own.
 
 import { Mapping, MappingView, memoryFile, resizeFile } from "../../ffi/mapping.ts";
+import { answering } from "../support/thread.ts";
 
-const scope = globalThis as unknown as {
-  onmessage: (event: MessageEvent<{ address: bigint; byteLength: number }>) => void;
-  postMessage(message: unknown): void;
-};
-
-scope.onmessage = ({ data: { address, byteLength } }) => {
+const answer = answering((message) => {
+  const { address, byteLength } = message as { address: bigint; byteLength: number };
   const fd = memoryFile("of a thread", byteLength);
   const own = new Mapping(fd, byteLength);
   own.watch(() => {});
@@ -17,5 +14,5 @@ scope.onmessage = ({ data: { address, byteLength } }) => {
   );
   const found = bytes.map((each) => each[3]);
   for (const each of bytes) each.fill(9);
-  scope.postMessage([...found, ...bytes.map((each) => each[byteLength - 1])].join());
-};
+  answer([...found, ...bytes.map((each) => each[byteLength - 1])].join());
+});

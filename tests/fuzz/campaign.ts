@@ -10,6 +10,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { type Scope, tempDir } from "../support/cleanup.ts";
 import { Child } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 import { Random } from "../support/random.ts";
 import type { Order, Report } from "./report.ts";
 import { caseSeed, type Target } from "./target.ts";
@@ -52,10 +53,9 @@ export async function run(
   order: Order,
   progress: (standing: Standing) => void = () => {},
 ): Promise<Success | Failure> {
-  const child = Child.start(scope, process.execPath, [
-    ...["run", "--allow-all", "--no-check", "--v8-flags=--expose-gc"],
-    ...[fileURLToPath(new URL("child.ts", import.meta.url)), JSON.stringify(order)],
-  ], {
+  const program = [fileURLToPath(new URL("child.ts", import.meta.url)), JSON.stringify(order)];
+  const words = startWords(["--allow-all", "--no-check", "--v8-flags=--expose-gc"], program);
+  const child = Child.start(scope, process.execPath, words, {
     pipe: true,
     stubborn: true,
     env: { NO_COLOR: "1", RUST_BACKTRACE: "0", DENO_NO_UPDATE_CHECK: "1", TMPDIR: tempDir(scope) },

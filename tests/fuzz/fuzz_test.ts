@@ -3,6 +3,7 @@ import process from "node:process";
 import test from "node:test";
 import { fileURLToPath } from "node:url";
 import { run as runProgram } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 import { commandLine, type Failure, repeat, run, type Success } from "./campaign.ts";
 import type { Order } from "./report.ts";
 import { targets } from "./targets.ts";
@@ -134,7 +135,7 @@ async function fuzz(...args: string[]): Promise<{ code: number; text: string }> 
   const options = { check: false, timeout: 120_000, env: { NO_COLOR: "1" } };
   const { code, stdout, stderr } = await runProgram(
     process.execPath,
-    ["run", "--allow-all", "--no-check", main, ...args],
+    startWords(["--allow-all", "--no-check"], [main, ...args]),
     options,
   );
   return { code, text: stdout + stderr };

@@ -19,6 +19,7 @@ import { imageOf, MIB } from "../support/image.ts";
 import { root } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
 import { Child } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 
 /** Requests before those that count: what is not compiled yet leaves garbage. */
 const WARM_UP = 300_000;
@@ -37,14 +38,8 @@ class Disk {
     const socket = join(tempDir(t), "blk.sock");
     // The engine writes its log by way of the C library, which would keep the last lines back.
     const child = Child.start(t, "stdbuf", [
-      ...[
-        "-oL",
-        process.execPath,
-        "run",
-        "--allow-ffi",
-        "--v8-flags=--trace-gc",
-        join(root, "src/cli/mod.ts"),
-      ],
+      ...["-oL", process.execPath],
+      ...startWords(["--allow-ffi", "--v8-flags=--trace-gc"], [join(root, "src/cli/mod.ts")]),
       ...["blk", `--socket-path=${socket}`, `--storage=${storage}`],
     ]);
     await child.waitLine(/^vhost-user blk/, 30_000);

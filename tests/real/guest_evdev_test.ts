@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,8 +9,9 @@ import { Guest } from "../support/guest.ts";
 import { InProcess } from "../support/in_process.ts";
 import { root } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
+import { startWords } from "../support/runtime.ts";
 
-/** How long Deno may take in an emulated machine, ms: it takes 20 s. */
+/** How long the runtime may take in an emulated machine, ms: Deno takes 20 s. */
 const PATIENCE = 150_000;
 
 // This machine may have no input devices, and no way to make one. A guest has one: ours. So the toolkit runs there.
@@ -39,9 +41,13 @@ realTest("a device of a machine is passed through", ["qemu", "guest"], { timeout
     grep -A 5 '${name}' /proc/bus/input/devices | sed -n 's/.*Handlers=.*\\(event[0-9]*\\).*/\\1/p'`,
   );
   const probe = join(root, "tests/real/evdev_probe.ts");
+  const words = startWords(
+    ["--no-lock", "--no-config", "--no-check", "--allow-all"],
+    [probe, `/dev/input/${event}`, "4"],
+  );
   const done = guest.run(
-    `chroot /host /usr/bin/env TMPDIR=${scratch} DENO_DIR=${scratch}/deno NO_COLOR=1 ${process.execPath} run --no-lock --no-config --no-check \\
-      --allow-all ${probe} /dev/input/${event} 4 >/dev/ttyS0 2>&1`,
+    `chroot /host /usr/bin/env TMPDIR=${scratch} DENO_DIR=${scratch}/deno HOME=${homedir()} NO_COLOR=1 ${process.execPath} \\
+      ${words.join(" ")} >/dev/ttyS0 2>&1`,
     PATIENCE,
   );
   done.catch(() => {});

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { main } from "../../src/cli/mod.ts";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { tempDir } from "../support/cleanup.ts";
-import { root, startCommand, startDeno } from "../support/our_backend.ts";
+import { root, startDeno } from "../support/our_backend.ts";
 import { RequestDriver } from "../devices/request_driver.ts";
 import { Modules } from "./modules.ts";
 
@@ -167,16 +167,4 @@ test("what cannot be served is explained in a line", LIMIT, async (t) => {
   }
   assert.match((await command("run", modules.path("not.ts"), socket)).error, /Module not found "\S+not\.ts"/);
   assert.match((await command("run", socket)).error, /which MODULE\?/);
-});
-
-test("without leave to read the module the flag is named", LIMIT, async (t) => {
-  const modules = new Modules(t);
-  const child = startCommand(t, [
-    ...["run", modules.write("device.ts", FIXED), `--socket-path=${join(tempDir(t), "socket")}`],
-  ]);
-  assert.equal(await child.waitEnd(), 1);
-  assert.match(
-    child.output,
-    /^vhost-user run: cannot load \S+device\.ts: .*Requires read access to .*--allow-read/,
-  );
 });

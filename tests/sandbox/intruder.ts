@@ -3,18 +3,16 @@
  * and what it keeps for itself ({@link Needs} as JSON) or `off`.
  */
 
+import assert from "node:assert/strict";
 import process from "node:process";
 import { defineDevice, serve } from "../../mod.ts";
 import { Confinement } from "../../ffi/confinement.ts";
+import { TestThread } from "../support/thread.ts";
 import { attempt } from "./attempts.ts";
 
 const [socketPath, needs] = process.argv.slice(2);
-const older = new Worker(new URL("./older_thread.ts", import.meta.url), { type: "module" });
-const heard = (): Promise<string> =>
-  new Promise((resolve) => {
-    older.onmessage = ({ data }) => resolve(data);
-  });
-await heard();
+const older = new TestThread(new URL("./older_thread.ts", import.meta.url));
+assert.equal(await older.next(), "up");
 
 const device = defineDevice({
   type: 63,
@@ -24,9 +22,8 @@ const device = defineDevice({
     if (thread === "main") {
       result = await attempt(what, argument);
     } else {
-      const answer = heard();
-      older.postMessage([what, argument]);
-      result = await answer;
+      older.post([what, argument]);
+      result = String(await older.next());
     }
     chain.write(new TextEncoder().encode(result));
   }],

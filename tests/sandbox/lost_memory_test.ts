@@ -7,6 +7,7 @@ import { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { root, startDeno } from "../support/our_backend.ts";
 import { Child } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 import { verify } from "../session/scene.ts";
 
 // The handler of SIGBUS is installed, and is machine code, after the sandbox was entered: memory comes with the first session.
@@ -32,15 +33,11 @@ for (const workers of [undefined, 2]) {
       const driver = await BlkDriver.connect(socket);
       onEnd(t, () => driver.frontEnd.close());
       await verify(driver, 1);
-      const child = Child.start(t, process.execPath, [
-        "run",
-        "--allow-all",
-        "--no-check",
-        script,
-        socket,
-        "all",
-        "split",
-      ]);
+      const child = Child.start(
+        t,
+        process.execPath,
+        startWords(["--allow-all", "--no-check"], [script, socket, "all", "split"]),
+      );
       const lost = backend.waitLine(/^error: blk: the session is over: .*was lost \(SIGBUS\)/);
       let over = false;
       void lost.finally(() => over = true);

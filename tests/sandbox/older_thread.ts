@@ -1,10 +1,10 @@
 /** A thread that is older than the sandbox. */
 
+import { answering } from "../support/thread.ts";
 import { attempt } from "./attempts.ts";
 
-const scope = globalThis as unknown as {
-  onmessage: (event: MessageEvent<[string, string]>) => void;
-  postMessage(text: string): void;
-};
-scope.onmessage = async ({ data }) => scope.postMessage(await attempt(...data));
-scope.postMessage("up");
+const answer = answering(async (message) => {
+  const [what, argument] = message as [string, string];
+  answer(await attempt(what, argument));
+});
+answer("up");

@@ -3,7 +3,10 @@ import process from "node:process";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Child } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 import { Scene, verify } from "./scene.ts";
+
+const script = fileURLToPath(new URL("flood.ts", import.meta.url));
 
 /** How often the other front-end works on its disk. */
 const TIMES = 20;
@@ -13,9 +16,12 @@ test("a front-end that never stops talking leaves others their turn", { timeout:
   const driver = await scene.driver();
   await verify(driver, 1);
   let flooded = 0;
-  const flood = Child.start(t, process.execPath, [
-    ...["run", "--allow-all", "--no-check", fileURLToPath(new URL("flood.ts", import.meta.url)), scene.path],
-  ], { stubborn: true });
+  const flood = Child.start(
+    t,
+    process.execPath,
+    startWords(["--allow-all", "--no-check"], [script, scene.path]),
+    { stubborn: true },
+  );
   // Should nobody else get a turn, not even this test, the kernel ends it.
   Child.start(t, "sh", ["-c", `sleep 20; kill -KILL ${flood.pid}`], { stubborn: true });
   await flood.waitLine(/flooding/, 15_000);

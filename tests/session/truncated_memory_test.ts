@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { FileStorage, MemoryStorage } from "../../src/devices/blk/mod.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { Child } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 import { eventually, Scene, verify } from "./scene.ts";
 import type { Part } from "./shrinking_front_end.ts";
 
@@ -38,15 +39,11 @@ for (const [ring, storage, workers] of WAYS) {
         }, { workers });
         const driver = await scene.driver({ numQueues: 2 });
         await verify(driver, 1);
-        const child = Child.start(t, process.execPath, [
-          "run",
-          "--allow-all",
-          "--no-check",
-          script,
-          scene.path,
-          part,
-          ring,
-        ]);
+        const child = Child.start(
+          t,
+          process.execPath,
+          startWords(["--allow-all", "--no-check"], [script, scene.path, part, ring]),
+        );
         let seed = 2;
         while (scene.server.sessions < 2) await verify(driver, seed++);
         while (scene.server.sessions > 1) await verify(driver, seed++);

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { close } from "../../ffi/fd.ts";
 import { memoryFile } from "../../ffi/mapping.ts";
 import { type DriverQueue, FrontEnd, type Piece, SharedMemory } from "../../src/frontend/mod.ts";
@@ -186,17 +187,8 @@ function dial(path: string, { packed, deviceFeatures }: GuestOptions): Promise<F
 }
 
 function onesIn(fd: number): number {
-  const file = Deno.openSync(`/proc/self/fd/${fd}`);
-  try {
-    const bytes = new Uint8Array(LOG_SIZE);
-    file.seekSync(0, Deno.SeekMode.Start);
-    let at = 0;
-    for (let n = file.readSync(bytes); n !== null && n > 0; n = file.readSync(bytes.subarray(at))) at += n;
-    return bytes.reduce((sum, byte) => {
-      for (let bits = byte; bits > 0; bits >>= 1) sum += bits & 1;
-      return sum;
-    }, 0);
-  } finally {
-    file.close();
-  }
+  return readFileSync(`/proc/self/fd/${fd}`).reduce((sum, byte) => {
+    for (let bits = byte; bits > 0; bits >>= 1) sum += bits & 1;
+    return sum;
+  }, 0);
 }

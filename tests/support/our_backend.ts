@@ -8,6 +8,7 @@ import { FrontEnd, SharedMemory } from "../../src/frontend/mod.ts";
 import { recording } from "../coverage/destination.ts";
 import { onEnd, type Scope, tempDir } from "./cleanup.ts";
 import { Child, type ChildOptions } from "./process.ts";
+import { splitWords, startWords } from "./runtime.ts";
 
 /** The directory of the toolkit. */
 export const root: string = fileURLToPath(new URL("../../", import.meta.url));
@@ -21,9 +22,15 @@ const FINE = /^(vhost-user \w+: .* on |info: |→ |← |$)/;
 /** What Deno opens when it likes. */
 const DENO_CACHE = /_cache_v\d+(-wal|-shm|-journal)?$/;
 
-/** Starts Deno as a user does, with the one permission that the toolkit asks for. */
+/**
+ * Starts a program of ours as a user does, under Deno with the one permission that the toolkit asks for.
+ *
+ * @param args more options of Deno, the script, its arguments
+ */
 export function startDeno(scope: Scope, args: readonly string[], options: ChildOptions = {}): Child {
-  return Child.start(scope, process.execPath, ["run", "--allow-ffi", ...recording(process), ...args], {
+  const [flags, program] = splitWords(args);
+  const words = startWords(["--allow-ffi", ...recording(process), ...flags], program);
+  return Child.start(scope, process.execPath, words, {
     ...options,
     // Deno would add to its errors that there is no trace of them, and complain that it cannot look for a newer Deno.
     env: { RUST_BACKTRACE: "0", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", ...options.env },

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, type StdioOptions } from "node:child_process";
-import { statSync } from "node:fs";
+import { closeSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { basename } from "node:path";
 import process from "node:process";
@@ -7,6 +7,7 @@ import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { onEnd, type Scope } from "./cleanup.ts";
 import { which } from "./path.ts";
+import { runtime } from "./runtime.ts";
 
 /** How much of a program's output is kept for error messages, in characters. */
 const OUTPUT_LIMIT = 64 * 1024;
@@ -43,7 +44,7 @@ export interface ChildOptions extends ProcessOptions {
   pipe?: boolean;
   /** For a program that does not end by SIGTERM: it gets SIGKILL at once. False by default. */
   stubborn?: boolean;
-  /** Descriptors that the program inherits, as 3 and up. Deno closes them here when the program starts. */
+  /** Descriptors that the program inherits, as 3 and up. They are closed here when the program starts. */
   fds?: readonly number[];
 }
 
@@ -123,10 +124,13 @@ export class Child {
   private constructor(command: string, args: readonly string[], options: ChildOptions) {
     this.name = basename(command);
     this.#grace = options.stubborn ? 0 : GRACE;
+    const { fds = [] } = options;
     const child = spawnGuarded(command, args, options, [
       ...[options.pipe ? "pipe" : "ignore", "pipe", "pipe"] as const,
-      ...options.fds ?? [],
+      ...fds,
     ]);
+    // Deno has done so.
+    if (runtime === "node") fds.forEach((fd) => closeSync(fd));
     this.#child = child;
     const collect = (text: string): void => {
       this.#output = (this.#output + text).slice(-OUTPUT_LIMIT);

@@ -7,7 +7,7 @@ import { Writers } from "../frontend/writers.ts";
 import { eventually } from "../session/scene.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { MIB, newImage } from "../support/image.ts";
-import { root, startCommand, startDeno } from "../support/our_backend.ts";
+import { root, startDeno } from "../support/our_backend.ts";
 
 const LIMIT = { timeout: 60_000 };
 
@@ -37,20 +37,4 @@ test("SIGUSR2 starts the same command line again, which takes over", LIMIT, asyn
   await writers.more(50);
   await writers.verify();
   await disk.close();
-});
-
-test("SIGUSR2 without leave to start programs says what is missing, and harms nobody", LIMIT, async (t) => {
-  const socket = join(tempDir(t), "blk.sock");
-  const child = startCommand(t, ["blk", `--socket-path=${socket}`, `--blk-file=${newImage(t, MIB)}`]);
-  await child.waitLine(/^vhost-user blk/);
-  const disk = await BlkDriver.connect(socket);
-  const writers = new Writers(disk, 4);
-  child.kill("SIGUSR2");
-  await child.waitLine(
-    /^error: SIGUSR2: cannot start the next version: .*; this one serves on\. Give deno --allow-run and --allow-env/,
-  );
-  await writers.more(20);
-  await writers.verify();
-  await disk.close();
-  assert.equal(child.code, undefined);
 });

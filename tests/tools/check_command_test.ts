@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { type Scope, tempDir } from "../support/cleanup.ts";
 import { startCommand } from "../support/our_backend.ts";
 import { type Child, run, type RunResult } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 
 // `vhost-user check` as a user starts it.
 
@@ -18,7 +19,7 @@ async function check(
   args: readonly string[],
   { permissions = ["--allow-ffi"], env = {} }: { permissions?: string[]; env?: Record<string, string> } = {},
 ): Promise<RunResult> {
-  return await run(process.execPath, ["run", ...permissions, program, "check", ...args], {
+  return await run(process.execPath, startWords(permissions, [program, "check", ...args]), {
     check: false,
     env: { RUST_BACKTRACE: "0", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", ...env },
   });
@@ -86,8 +87,10 @@ test("--write tries what writes, and nothing else does", LIMIT, async (t) => {
 
 test("--spawn starts the back-end, and stops it", LIMIT, async (t) => {
   const note = join(tempDir(t), "pid");
-  const deno = `'${process.execPath}' run --allow-ffi '${program}'`;
-  const command = `echo $$ >'${note}'; exec ${deno} blk --socket-path={socket} --storage=mem:1M`;
+  const ours = [process.execPath, ...startWords(["--allow-ffi"], [program])].map((word) => `'${word}'`).join(
+    " ",
+  );
+  const command = `echo $$ >'${note}'; exec ${ours} blk --socket-path={socket} --storage=mem:1M`;
   const { code, stdout, stderr } = await check([`--spawn=${command}`, "--device=blk", "--filter=blk.read"], {
     permissions: ["--allow-ffi", "--allow-run", "--allow-env"],
   });

@@ -2,6 +2,7 @@ import { PackedDriverRing } from "../../src/frontend/packed_driver_ring.ts";
 import { SharedMemory } from "../../src/frontend/shared_memory.ts";
 import { SplitDriverRing } from "../../src/frontend/split_driver_ring.ts";
 import { Random } from "../support/random.ts";
+import { answering } from "../support/thread.ts";
 import { answerTo, Bell, type DriverPlace, type DriverTask, PATIENCE } from "./two_threads.ts";
 
 /** Bytes that each request uses: a question of 8 from the start, an answer of 8 behind it. */
@@ -58,22 +59,21 @@ function drive(task: DriverTask, memory: SharedMemory, ring: SplitDriverRing | P
   }
 }
 
-const scope = self as unknown as {
-  onmessage: (event: MessageEvent<DriverTask>) => void;
-  postMessage(message: DriverPlace | string): void;
-};
-scope.onmessage = ({ data: task }) => {
+const answer = answering((message) => {
+  const task = message as DriverTask;
   const memory = new SharedMemory(2 ** 20);
   const Format = task.packed ? PackedDriverRing : SplitDriverRing;
   const ring = new Format(memory, task);
-  scope.postMessage({
-    fd: memory.fd,
-    byteLength: memory.byteLength,
-    guestAddress: memory.guestAddress,
-    descriptor: ring.descriptor.guestAddress,
-    available: ring.available.guestAddress,
-    used: ring.used.guestAddress,
-  });
+  answer(
+    {
+      fd: memory.fd,
+      byteLength: memory.byteLength,
+      guestAddress: memory.guestAddress,
+      descriptor: ring.descriptor.guestAddress,
+      available: ring.available.guestAddress,
+      used: ring.used.guestAddress,
+    } satisfies DriverPlace,
+  );
   let outcome = "";
   try {
     drive(task, memory, ring);
@@ -85,5 +85,5 @@ scope.onmessage = ({ data: task }) => {
   Atomics.add(bells, Bell.KICK, 1);
   Atomics.notify(bells, Bell.KICK);
   memory.close();
-  scope.postMessage(outcome);
-};
+  answer(outcome);
+});

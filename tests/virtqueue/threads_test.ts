@@ -8,6 +8,7 @@ import type { Ring } from "../../src/virtqueue/ring.ts";
 import { SplitRing } from "../../src/virtqueue/split_ring.ts";
 import { onEnd } from "../support/cleanup.ts";
 import { Random } from "../support/random.ts";
+import { TestThread } from "../support/thread.ts";
 import { answerTo, Bell, type DriverPlace, type DriverTask, PATIENCE } from "./two_threads.ts";
 
 // Driver and device on threads of their own: what one writes reaches the other in order, and nobody sleeps for ever.
@@ -56,16 +57,10 @@ for (const packed of [false, true]) {
         const size = packed ? 13 : 16;
         const bells = new SharedArrayBuffer(16);
         const task: DriverTask = { packed, size, eventIdx, inOrder, tableSize, count: 100_000, bells };
-        const worker = new Worker(new URL("./driver_thread.ts", import.meta.url), { type: "module" });
-        onEnd(t, () => worker.terminate());
-        const said = (): Promise<unknown> =>
-          new Promise((resolve, reject) => {
-            worker.onmessage = ({ data }) => resolve(data);
-            worker.onerror = (event) => reject(new Error(event.message));
-          });
-        const first = said();
-        worker.postMessage(task);
-        const place = await first as DriverPlace;
+        const driver = new TestThread(new URL("./driver_thread.ts", import.meta.url));
+        onEnd(t, () => driver.end());
+        driver.post(task);
+        const place = await driver.next() as DriverPlace;
         const memory = new GuestMemory();
         onEnd(t, () => memory.clear());
         const { fd, byteLength, guestAddress } = place;
@@ -78,9 +73,8 @@ for (const packed of [false, true]) {
           available: part(place.available),
           used: part(place.used),
         }, { eventIdx, inOrder, indirect: tableSize > 0, base: packed ? PACKED_START : 0 });
-        const last = said();
         serve(ring, new Int32Array(bells), new Random(9));
-        assert.equal(await last, "", "what the driver says at the end");
+        assert.equal(await driver.next(), "", "what the driver says at the end");
       });
     }
   }

@@ -1,12 +1,11 @@
 /**
- * A thread that changes a guest's memory all the time: rings and requests as a driver would write them, nearly so, and bits at
+ * Changes to a guest's memory: rings and requests as a driver would write them, nearly so, and bits at
  * random.
  *
  * @module
  */
 
 import { bufferAt } from "../../../ffi/deno.ts";
-import { signal } from "../../../ffi/eventfd.ts";
 import { Random } from "../../support/random.ts";
 
 /** A part of the memory. */
@@ -69,29 +68,8 @@ const USED = 0x8000;
 const OWNER = AVAIL | USED;
 /** Bytes of a descriptor. */
 const DESCRIPTOR = 16;
-/** Milliseconds between changes to what is not guest memory. */
-const PAUSE = 1;
 /** The first bytes of a request say what it is. */
 const FIELDS = 64;
-
-const scope = globalThis as unknown as { onmessage: (event: MessageEvent<Scribbling>) => void };
-
-scope.onmessage = ({ data }) => {
-  const state = new Int32Array(data.state);
-  const scribbler = new Scribbler(data);
-  const { rings } = data;
-  Atomics.store(state, 1, 1);
-  Atomics.notify(state, 1);
-  for (let n = 0; Atomics.load(state, 0) === 0; n++) {
-    scribbler.once();
-    if (n % 16 !== 0) continue;
-    if (rings.length > 0) signal(rings[n / 16 % rings.length].kick);
-    // A record in which nothing is right any more is refused at once: bits change so seldom that work gets done in between.
-    else Atomics.wait(state, 0, 0, PAUSE);
-  }
-  Atomics.store(state, 0, 2);
-  Atomics.notify(state, 0);
-};
 
 /** A descriptor of a request. */
 interface Piece {
@@ -100,7 +78,7 @@ interface Piece {
   readonly flags: number;
 }
 
-class Scribbler {
+export class Scribbler {
   readonly #what: Scribbling;
   readonly #random: Random;
   readonly #bytes: Uint8Array;

@@ -31,6 +31,7 @@ import { Ring } from "../../session/rings.ts";
 import { Scene, verify } from "../../session/scene.ts";
 import { onEnd, type Scope, tempDir } from "../../support/cleanup.ts";
 import { Random } from "../../support/random.ts";
+import { TestThread } from "../../support/thread.ts";
 import { type Subject, subjects } from "../guest/devices.ts";
 import { correct, request } from "../guest/form.ts";
 import { Lane } from "../guest/lane.ts";
@@ -108,14 +109,14 @@ interface Witnesses {
 
 class RaceStand implements Stand<Step> {
   readonly #devices: ReadonlyMap<string, Served>;
-  readonly #threads: readonly Worker[];
+  readonly #threads: readonly TestThread[];
   readonly #witnesses: Witnesses;
   readonly #returned = new Map<string, number>();
   #broken = 0;
 
   constructor(
     devices: ReadonlyMap<string, Served>,
-    threads: readonly Worker[],
+    threads: readonly TestThread[],
     witnesses: Witnesses,
   ) {
     this.#devices = devices;
@@ -265,7 +266,7 @@ class RaceStand implements Stand<Step> {
     const refused = new Set<Ring>();
     try {
       await Promise.all(scribblings.map(async (scribbling, i) => {
-        this.#threads[i].postMessage(scribbling);
+        this.#threads[i].post(scribbling);
         const started = Atomics.waitAsync(new Int32Array(scribbling.state), 1, 0);
         if (started.async) await started.value;
       }));
@@ -395,9 +396,9 @@ async function open(scope: Scope, places: readonly Place[], first: readonly Step
   let seed = 0;
   const threads = Array.from(
     { length: THREADS },
-    () => new Worker(new URL("./scribbler.ts", import.meta.url), { type: "module" }),
+    () => new TestThread(new URL("./scribbling_thread.ts", import.meta.url)),
   );
-  onEnd(scope, () => threads.forEach((thread) => thread.terminate()));
+  onEnd(scope, () => threads.forEach((thread) => thread.end()));
   const stand = new RaceStand(devices, threads, {
     beside: () => verify(written, seed++),
     async after(): Promise<void> {

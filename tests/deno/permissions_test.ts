@@ -10,7 +10,7 @@ import { verify } from "../session/scene.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { root } from "../support/our_backend.ts";
 import type { Child } from "../support/process.ts";
-import { startExactly } from "./start.ts";
+import { startExactly } from "../sandbox/start.ts";
 
 // What of Deno's permissions each command needs: docs/security.md says it, and so does --help.
 
