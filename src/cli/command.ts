@@ -102,6 +102,14 @@ export interface Command {
   run(values: Values, output: Output): Promise<number>;
 }
 
+/** Commands by name. Each is loaded when it is asked for: a disk starts no sooner for what a network needs. */
+export type Commands = Readonly<Record<string, () => Promise<Command>>>;
+
+/** Loads all of some commands, in their order. */
+export function loadAll(commands: Commands): Promise<(readonly [name: string, command: Command])[]> {
+  return Promise.all(Object.entries(commands).map(async ([name, load]) => [name, await load()] as const));
+}
+
 /** What exit codes mean. */
 export const exitCodes: Readonly<Record<number, string>> = {
   0: "Success. What serves a device ends so by SIGTERM and SIGINT, too.",

@@ -4,19 +4,19 @@
  * @module
  */
 
-import type { Command } from "./command.ts";
-
-/** Commands by name. Each is loaded when it is asked for: a disk starts no sooner for what a network needs. */
-export type Commands = Readonly<Record<string, () => Promise<Command>>>;
+import type { Commands } from "./command.ts";
 
 /** The commands of `vhost-user`. */
 export const commands: Commands = {
   blk: async () => (await import("./blk.ts")).blk,
+  capabilities: async () => (await import("./capabilities.ts")).capabilitiesOf(commands),
   check: async () => (await import("./check.ts")).check,
+  completions: async () => (await import("./completions.ts")).completionsOf(commands),
   console: async () => (await import("./console.ts")).console,
   gpio: async () => (await import("./gpio.ts")).gpio,
   i2c: async () => (await import("./i2c.ts")).i2c,
   input: async () => (await import("./input.ts")).input,
+  man: async () => (await import("./man.ts")).manOf(commands),
   net: async () => (await import("./net.ts")).net,
   rng: async () => (await import("./rng.ts")).rng,
   rtc: async () => (await import("./rtc.ts")).rtc,
@@ -28,8 +28,3 @@ export const commands: Commands = {
   trace: async () => (await import("./trace.ts")).trace,
   vsock: async () => (await import("./vsock.ts")).vsock,
 };
-
-/** Loads all of them, in their order. */
-export function loadAll(commands: Commands): Promise<(readonly [name: string, command: Command])[]> {
-  return Promise.all(Object.entries(commands).map(async ([name, load]) => [name, await load()] as const));
-}

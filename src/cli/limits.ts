@@ -26,7 +26,7 @@ export const limitOption: Option = {
   multiple: true,
   help:
     "How much a front-end may use; N may end in K, M, G or T, powers of 1024. May be given several times.\n" +
-    `Default: ${defaults.slice(0, half).join(" ")}\n${defaults.slice(half).join(" ")}`,
+    `Default: ${defaults.slice(0, half).join(" ")}\n${defaults.slice(half).join(" ")}.`,
 };
 
 /**

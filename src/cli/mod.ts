@@ -20,8 +20,8 @@
 import process from "node:process";
 import { plain } from "../tools/paint.ts";
 import { painter } from "./colour.ts";
-import { firstSentence, type Output } from "./command.ts";
-import { commands, loadAll } from "./commands.ts";
+import { firstSentence, loadAll, type Output } from "./command.ts";
+import { commands } from "./commands.ts";
 import { runCommand } from "./program.ts";
 import { didYouMean } from "./suggestion.ts";
 import { version } from "./version.ts";

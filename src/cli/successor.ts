@@ -5,26 +5,11 @@
  */
 
 import { spawn } from "node:child_process";
-import { close, readBytes } from "../../ffi/fd.ts";
-import { openFile, OpenFlag } from "../../ffi/file.ts";
 import { errorText } from "../../mod.ts";
 import type { Output } from "./command.ts";
+import { commandLine } from "./own_program.ts";
 
 const OPTION = "--takeover";
-
-/** The words that this process was started with, the runtime and its options included. */
-function commandLine(): string[] {
-  const fd = openFile("/proc/self/cmdline", OpenFlag.READ_ONLY);
-  try {
-    const bytes: number[] = [];
-    for (let piece = readBytes(fd); piece !== null && piece.length > 0; piece = readBytes(fd)) {
-      bytes.push(...piece);
-    }
-    return new TextDecoder().decode(new Uint8Array(bytes)).split("\0").slice(0, -1);
-  } finally {
-    close(fd);
-  }
-}
 
 /** SIGUSR2: starts this command line again, which takes over. What is in its files by now is what it runs. */
 export function startSuccessor(output: Output): void {

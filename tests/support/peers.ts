@@ -68,6 +68,15 @@ const peers = {
   "chromium": () => which("chromium-headless-shell") ?? which("chromium"),
   /** A back-end for sockets. */
   "vhost-device-vsock": () => firstFile([join(peersDir, "vsock/usr/bin/vhost-device-vsock")], constants.X_OK),
+  /** Shells, for which the command line has completions. */
+  "bash": () => which("bash"),
+  "zsh": () => which("zsh"),
+  "fish": () => which("fish"),
+  /** Gives programs a terminal. */
+  "script": () => which("script"),
+  /** Programs that read the pages of the manual. */
+  "groff": () => which("groff"),
+  "mandoc": () => which("mandoc"),
 } satisfies Record<string, () => string | undefined>;
 
 /** The name of something the tests need from outside. */

@@ -12,7 +12,7 @@ import { close } from "../../../ffi/fd.ts";
 import type { Options, Output, Values } from "../command.ts";
 import { UsageError } from "../command.ts";
 import { serveOptions } from "../serving.ts";
-import { resolutionWords, wordsBefore } from "./own_program.ts";
+import { resolutionWords, wordsBefore } from "../own_program.ts";
 import { Sources } from "./sources.ts";
 import { Version } from "./version.ts";
 

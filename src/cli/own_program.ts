@@ -5,11 +5,11 @@
  */
 
 import process from "node:process";
-import { close, readBytes } from "../../../ffi/fd.ts";
-import { openFile, OpenFlag } from "../../../ffi/file.ts";
+import { close, readBytes } from "../../ffi/fd.ts";
+import { openFile, OpenFlag } from "../../ffi/file.ts";
 
 /** The words that this process was started with. Deno itself lets only programs with all permissions read them. */
-function commandLine(): string[] {
+export function commandLine(): string[] {
   const fd = openFile("/proc/self/cmdline", OpenFlag.READ_ONLY);
   try {
     let text = "";
@@ -30,7 +30,7 @@ export function wordsBefore(args: readonly string[] = process.argv.slice(2)): st
   const all = commandLine();
   const words = all.slice(1, all.length - args.length);
   if (!all.slice(1 + words.length).every((word, i) => word === args[i])) {
-    throw new Error("--watch starts this program once more, and cannot tell how it was started");
+    throw new Error("it cannot be told how this program was started");
   }
   return words;
 }
