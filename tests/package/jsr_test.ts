@@ -262,7 +262,7 @@ realTest(
       join(folder, "disk.ts"),
       `import { BlkDevice, MemoryStorage } from "jsr:${config.name}/devices/blk";
      export default (options: { size: number }) =>
-       new BlkDevice({ storage: new MemoryStorage(options.size), queues: 2 });
+       new BlkDevice({ storage: new MemoryStorage(options.size), numQueues: 2 });
     `,
     );
     const permissions = ["--allow-ffi", `--allow-read=${folder}/disk.ts`];
