@@ -15,7 +15,7 @@ import { qemuIo } from "../support/qemu_io.ts";
 // the runtime is a program that does nothing, and what is behind it is taken out again and run by Deno: that all is there,
 // threads included, and that nothing of the checkout is needed. What is not tried is the executable itself.
 
-const LIMIT = { timeout: 120_000 };
+const LIMIT = { timeout: 240_000 };
 
 /** An entry of the file system in an executable, as Deno 2.9 writes it. */
 interface Entry {

@@ -13,7 +13,7 @@ import { config, filesIn } from "./jsr_registry.ts";
 // The archive that `deno pack` makes: JavaScript and declarations, for Deno programs that keep their packages in
 // node_modules. The package for npm, which Node uses, is another one.
 
-const LIMIT = { timeout: 120_000 };
+const LIMIT = { timeout: 240_000 };
 const env = { NO_COLOR: "1", RUST_BACKTRACE: "0", DENO_NO_PROMPT: "1", DENO_NO_UPDATE_CHECK: "1" };
 
 /** A project with the package in its node_modules. */
