@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
-import { join, posix } from "node:path";
+import { dirname, join, posix } from "node:path";
 import process from "node:process";
 import { test, type TestContext } from "node:test";
 import { importsOf } from "../architecture.ts";
 import { FrontEnd } from "../../src/frontend/mod.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { root } from "../support/our_backend.ts";
+import { which } from "../support/path.ts";
 import { realTest } from "../support/peers.ts";
 import { Child, run } from "../support/process.ts";
 import { qemuIo } from "../support/qemu_io.ts";
@@ -15,7 +16,7 @@ import { config, filesIn, JsrRegistry } from "./jsr_registry.ts";
 // The package as users of JSR get it: published to a registry on loopback, and used from there, with the permissions
 // that README names, by somebody who has nothing else.
 
-const LIMIT = { timeout: 120_000 };
+const LIMIT = { timeout: 240_000 };
 const MIB = 1 << 20;
 
 /** A registry to which the package was published. */
@@ -184,7 +185,7 @@ test("README's first device is served from there", LIMIT, async (t) => {
     signal: t.signal,
   });
   const child = start(t, registry, ["run", "--allow-ffi", "rng.ts"], folder);
-  await child.waitSocket(socket, 60_000);
+  await child.waitListening(socket, 60_000);
   const frontEnd = await FrontEnd.connect(socket);
   assert.equal((await frontEnd.request("GET_QUEUE_NUM", undefined)).value, 1n);
   frontEnd.close();
@@ -206,7 +207,7 @@ realTest("README's disk in TypeScript is served from there", ["qemu-io", "libblk
     signal: t.signal,
   });
   const child = start(t, registry, ["run", "--allow-ffi", "disk.ts"], folder);
-  await child.waitSocket(socket, 60_000);
+  await child.waitListening(socket, 60_000);
   await qemuIo(socket, "write -P 7 1M 3M", "read -P 7 1M 3M", "read -P 0 4M 1M");
   assert.equal(readFileSync(join(folder, "disk.img"))[3 * MIB], 7);
   assert.equal(child.code, undefined, child.output);
@@ -262,7 +263,7 @@ realTest(
       join(folder, "disk.ts"),
       `import { BlkDevice, MemoryStorage } from "jsr:${config.name}/devices/blk";
      export default (options: { size: number }) =>
-       new BlkDevice({ storage: new MemoryStorage(options.size), queues: 2 });
+       new BlkDevice({ storage: new MemoryStorage(options.size), numQueues: 2 });
     `,
     );
     const permissions = ["--allow-ffi", `--allow-read=${folder}/disk.ts`];
@@ -292,6 +293,31 @@ test("what is cached once needs no registry any more, threads included", LIMIT, 
   const child = start(t, registry, ["run", "--cached-only", "--allow-ffi", module, ...args], folder);
   await child.waitLine(/^vhost-user blk: .* on /, 60_000);
   assert.deepEqual(registry.takeRequests(), []);
+});
+
+test("it is installed as a command, and compiled", LIMIT, async (t) => {
+  const registry = await published(t);
+  const folder = tempDir(t);
+  const options = { cwd: folder, env: registry.env, signal: t.signal, timeout: 60_000 };
+  const page = readFileSync(join(root, "docs/packaging.md"), "utf8");
+  const said = commandsIn(page, /^deno (install|compile) .* jsr:\S+$/gm);
+  assert.deepEqual(said.map(([command]) => command), ["install", "compile"]);
+  const [install, compile] = said;
+  await run(process.execPath, [...install, `--root=${folder}`], options);
+  const PATH = `${dirname(process.execPath)}:${process.env.PATH}`;
+  const { stdout } = await run(join(folder, "bin/vhost-user"), ["--version"], {
+    ...options,
+    env: { ...registry.env, PATH },
+  });
+  assert.equal(stdout.trim(), `vhost-user ${config.version}`);
+  // The runtime that an executable has cannot be downloaded here: tests/package/compile_test.ts.
+  const env = { ...registry.env, DENORT_BIN: which("true") ?? assert.fail() };
+  await run(process.execPath, compile, { ...options, env });
+  const executable = readFileSync(join(folder, "vhost-user"));
+  for (const path of ["src/cli/mod.ts", "src/cli/web_terminal.ts", "src/backend/threads/main.ts"]) {
+    assert.ok(executable.includes(`${registry.url}/${config.name}/${config.version}/${path}`), path);
+    assert.ok(executable.includes(readFileSync(join(registry.folder, path))), path);
+  }
 });
 
 test("the terminal in the browser comes along", LIMIT, async (t) => {

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, type StdioOptions } from "node:child_process";
-import { closeSync, statSync } from "node:fs";
+import { closeSync, readFileSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { basename } from "node:path";
 import process from "node:process";
@@ -200,6 +200,21 @@ export class Child {
       `the socket ${path}`,
       timeout,
       () => statSync(path, { throwIfNoEntry: false })?.isSocket(),
+    );
+  }
+
+  /**
+   * Waits until a Unix socket at `path`, as the program has named it, takes connections: a moment after its file is there,
+   * and on a busy machine some milliseconds.
+   */
+  async waitListening(path: string, timeout: number = PATIENCE): Promise<void> {
+    // Address, references, protocol, flags (00010000: listening), type, state, inode, path.
+    const listening = (line: string): boolean =>
+      / 00010000 \d+ \d+ +\d+ /.test(line) && line.endsWith(` ${path}`);
+    await this.#until(
+      `somebody who listens on ${path}`,
+      timeout,
+      () => readFileSync("/proc/net/unix", "utf8").split("\n").some(listening),
     );
   }
 
