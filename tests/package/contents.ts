@@ -20,6 +20,9 @@ export type Contents = ReadonlyMap<string, string>;
 /** Files that are no code. */
 const DOCUMENTS = ["LICENSE", "README.md", "package.json"];
 
+/** What dnt puts there. */
+const EXTRA = ["esm/package.json"];
+
 /** Code and its types. */
 const CODE = /^(esm\/)?(mod|(ffi|src)\/.+)\.(js|d\.ts)$/;
 
@@ -58,7 +61,7 @@ export function defects(contents: Contents): string[] {
     if (first !== "#!/usr/bin/env node") found.push(`${program} begins with ${JSON.stringify(first)}`);
   }
   for (const [path, text] of contents) {
-    if (DOCUMENTS.includes(path)) continue;
+    if (DOCUMENTS.includes(path) || EXTRA.includes(path)) continue;
     if (!CODE.test(path)) {
       found.push(`${path} has no place in a package`);
       continue;

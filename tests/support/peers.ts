@@ -16,6 +16,10 @@ const peersDir: string = process.env.VHOST_PEERS_DIR ??
 /** Where DPDK's libraries are unpacked. */
 export const dpdkLibraries: string = join(peersDir, "dpdk/usr/lib/x86_64-linux-gnu");
 
+/** The directory `scripts/install-node` writes to. */
+const nodeDir: string = process.env.VHOST_NODE_DIR ??
+  join(process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache"), "vhost-user", "node");
+
 /** Where distributions put QEMU's loadable parts. */
 const moduleFolders = [
   "/usr/lib/x86_64-linux-gnu/qemu",
@@ -66,6 +70,10 @@ const peers = {
   "systemd-analyze": () => which("systemd-analyze"),
   /** A browser, for pages. */
   "chromium": () => which("chromium-headless-shell") ?? which("chromium"),
+  /** Versions of Node, a runtime of the package for npm. */
+  "node22": () => firstFile([join(nodeDir, "22/node")], constants.X_OK),
+  "node24": () => firstFile([join(nodeDir, "24/node")], constants.X_OK),
+  "node26": () => firstFile([join(nodeDir, "26/node")], constants.X_OK),
   /** A back-end for sockets. */
   "vhost-device-vsock": () => firstFile([join(peersDir, "vsock/usr/bin/vhost-device-vsock")], constants.X_OK),
   /** Shells, for which the command line has completions. */
