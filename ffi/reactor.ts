@@ -142,7 +142,7 @@ export class Reactor {
 
   /** Whether there is something to wait for. */
   get #wanted(): boolean {
-    return this.#callbacks.size > this.#background.size;
+    return this.#outside > 0 || this.#callbacks.size > this.#background.size;
   }
 
   /** Starts the loop, unless it runs or there is nothing to wait for. */
@@ -191,18 +191,19 @@ export class Reactor {
 
   /**
    * A request was taken that the event loop has to complete, such as one whose handler has returned a promise: until
-   * {@link completed}, the loop must not stand still.
+   * {@link completed}, the loop must not stand still, nor end.
    */
   deferred(): void {
     this.#outside++;
     this.#unsettled = true;
+    this.#start();
   }
 
   /** Ends {@link deferred}. */
   completed(): void {
     this.#outside--;
     this.#unsettled = true;
-    if (this.#expecting !== undefined && this.#outside === 0) this.#interrupt();
+    if (this.#outside === 0 && (this.#expecting !== undefined || !this.#wanted)) this.#interrupt();
   }
 
   /** A promise that a callback or a look settles: {@link deferred} until then. */

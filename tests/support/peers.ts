@@ -46,6 +46,8 @@ const peers = {
   "libblkio": () => firstFile(moduleFolders.map((folder) => join(folder, "block-blkio.so"))),
   /** A compiler and the headers of libblkio, for front-ends in C. */
   "libblkio-dev": () => firstFile(["/usr/include/blkio.h"]) && which("cc"),
+  /** Its web server sends ranges, and says by an ETag what they are of. */
+  "busybox": () => which("busybox"),
   /** A compiler of static programs, for the guest. */
   "cc": () => firstFile(["/usr/lib/x86_64-linux-gnu/libc.a"]) && which("cc"),
   /** The kernel that QEMU boots; its initramfs stands beside it. */

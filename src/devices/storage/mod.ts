@@ -4,8 +4,12 @@
  * @module
  */
 
+export type { ChunkStore } from "./chunk_store.ts";
+export * from "./chunked_storage.ts";
 export * from "./file_storage.ts";
 export * from "./memory_storage.ts";
 export * from "./null_storage.ts";
+export * from "./overlay_chunks.ts";
 export { type Completion, SECTOR, type Storage, type StorageSource } from "./storage.ts";
+export * from "./storage_access.ts";
 export * from "./uri.ts";
