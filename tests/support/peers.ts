@@ -66,6 +66,12 @@ const peers = {
   "systemd-analyze": () => which("systemd-analyze"),
   /** A browser, for pages. */
   "chromium": () => which("chromium-headless-shell") ?? which("chromium"),
+  /** A server of disks over the network, with faults to plug in. */
+  "nbdkit": () => which("nbdkit"),
+  /** The same of QEMU's block layer. */
+  "qemu-nbd": () => which("qemu-nbd"),
+  /** Makes certificates. */
+  "openssl": () => which("openssl"),
   /** A back-end for sockets. */
   "vhost-device-vsock": () => firstFile([join(peersDir, "vsock/usr/bin/vhost-device-vsock")], constants.X_OK),
 } satisfies Record<string, () => string | undefined>;
