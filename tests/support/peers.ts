@@ -76,6 +76,12 @@ const peers = {
   "node22": () => firstFile([join(nodeDir, "22/node")], constants.X_OK),
   "node24": () => firstFile([join(nodeDir, "24/node")], constants.X_OK),
   "node26": () => firstFile([join(nodeDir, "26/node")], constants.X_OK),
+  /** A server of disks over the network, with faults to plug in. */
+  "nbdkit": () => which("nbdkit"),
+  /** The same of QEMU's block layer. */
+  "qemu-nbd": () => which("qemu-nbd"),
+  /** Makes certificates. */
+  "openssl": () => which("openssl"),
   /** A back-end for sockets. */
   "vhost-device-vsock": () => firstFile([join(peersDir, "vsock/usr/bin/vhost-device-vsock")], constants.X_OK),
   /** Shells, for which the command line has completions. */
