@@ -147,7 +147,12 @@ export function startThread(
     running.delete(worker);
     onFailure(`it has exited with status ${code}`);
   });
-  return { post: (message) => worker.postMessage(message), end: () => void worker.terminate() };
+  const end = (): void => {
+    // From here on, what woke it may be closed.
+    running.delete(worker);
+    void worker.terminate();
+  };
+  return { post: (message) => worker.postMessage(message), end };
 }
 
 /** Why a thread may not run a module, or `undefined` when it may. */
