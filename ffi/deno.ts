@@ -124,12 +124,14 @@ export interface Thread {
  *
  * @param onMessage called with every message that it sends
  * @param onFailure called when it has ended by an error
+ * @param _wake has it return from whatever it waits for in the kernel; Deno ends without that
  */
 export function startThread(
   url: string,
   name: string,
   onMessage: (message: unknown) => void,
   onFailure: (reason: string) => void,
+  _wake?: () => void,
 ): Thread {
   const worker = new Worker(url, { type: "module", name });
   worker.onmessage = ({ data }) => onMessage(data);

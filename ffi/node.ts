@@ -8,13 +8,7 @@
 
 import koffi from "koffi";
 import process from "node:process";
-import {
-  getEnvironmentData,
-  isMainThread,
-  parentPort,
-  setEnvironmentData,
-  Worker,
-} from "node:worker_threads";
+import { parentPort, Worker } from "node:worker_threads";
 import { type Libc, type NativeType, symbols } from "./symbols.ts";
 
 /** The table's types as koffi calls them. */
@@ -25,6 +19,10 @@ const TYPES: Readonly<Record<NativeType, string>> = {
   u64: "uint64_t",
   void: "void",
 };
+
+const READABLE = { readable: true };
+/** A `struct epoll_event` that nobody reads; here, so that it stays. */
+const EVENT = new ArrayBuffer(16);
 
 function open(): Libc {
   if (process.platform !== "linux" || !["x64", "arm64"].includes(process.arch)) {
@@ -44,41 +42,8 @@ function open(): Libc {
   ) as unknown as Libc;
 }
 
-const opened = open();
-
-/** Where a module is. (Called as a method of `import.meta`, dnt up to 0.40 makes something else of it.) */
-const { resolve } = import.meta;
-
-/** Where a thread finds {@link endBell}. */
-const END_BELL = "vhost-user: end of the process";
-const EVENTFD_FLAGS = 0o2004000; // EFD_CLOEXEC, EFD_NONBLOCK
-const EPOLL_CTL_ADD = 1;
-const EPOLLIN = 1;
-
-/**
- * Rung when the process ends. Node waits for its threads then, and cannot interrupt one that waits in the kernel: so this
- * descriptor is in every wait set.
- */
-const endBell = getEnvironmentData(END_BELL) as unknown as number | undefined ??
-  opened.eventfd(0, EVENTFD_FLAGS);
-if (isMainThread) {
-  setEnvironmentData(END_BELL, endBell as never);
-  const one = new ArrayBuffer(8);
-  new BigUint64Array(one)[0] = 1n;
-  process.on("exit", () => void opened.write(endBell, addressOf(one), 8n));
-}
-
-function epoll_create1(flags: number): number {
-  const set = opened.epoll_create1(flags);
-  // struct epoll_event: events at 0, the descriptor at 4 or 8.
-  const event = new ArrayBuffer(16);
-  new Uint32Array(event).set([EPOLLIN, endBell, process.arch === "x64" ? 0 : endBell]);
-  if (set >= 0) opened.epoll_ctl(set, EPOLL_CTL_ADD, endBell, addressOf(event));
-  return set;
-}
-
 /** The C library, every function of the table {@link symbols}. */
-export const libc: Libc = { ...opened, epoll_create1 };
+export const libc: Libc = open();
 
 /** Whether the user does not want coloured text (the variable NO_COLOR). */
 export const noColor: boolean = (process.env.NO_COLOR ?? "") !== "";
@@ -114,47 +79,42 @@ export function errno(): number {
   return errnoCell[0];
 }
 
-/** What a thread needs that runs no module of ours. */
-interface SleeperData {
-  readonly koffi: string;
-  readonly set: number;
-  readonly cell: SharedArrayBuffer;
-}
-
-/** The thread in which a reactor sleeps: its text is sent to the thread as it stands here, and uses nothing from outside. */
-async function sleep({ koffi, set, cell }: SleeperData): Promise<void> {
-  const { load, address } = ((await import(koffi)) as typeof import("koffi")).default;
-  const int = "int32_t";
-  const wait = load("libc.so.6").func("epoll_wait", int, [int, "uint64_t", int, int]);
-  const events = new ArrayBuffer(64);
-  const at = address(events);
-  const cells = new Int32Array(cell);
-  Atomics.store(cells, 3, 1);
-  Atomics.notify(cells, 3);
-  while (Atomics.load(cells, 1) === 0) {
-    if (wait(set, at, 1, -1) === 0) continue;
-    Atomics.add(cells, 0, 1);
-    Atomics.notify(cells, 0);
-  }
-  Atomics.store(cells, 2, 1);
-  Atomics.notify(cells, 2);
-}
-
 /**
- * Starts a thread that sleeps in the kernel and counts the times that it woke.
+ * Sleeps in the kernel while the isolate has nothing to do, and counts the times that it woke. Node's event loop itself can
+ * wait for a descriptor, so there is no thread here: none that would need files of its own behind a sandbox, and none that
+ * could not be ended.
  *
- * @param set an epoll set; it must stay open until the thread has ended
+ * @param set an epoll set of descriptors that report but once
  * @param cell five 32-bit cells: wake-ups, counted and notified; whether to end, to be set before `set` becomes ready;
- * whether it has ended, notified; whether it is up, notified; the last, for turns of its event loop, is for Deno alone
+ * whether it has ended, notified; whether it is up, notified; the last, for the turns of a thread's event loop, is not used
  */
 export function startSleeper(set: number, cell: SharedArrayBuffer): void {
-  const workerData: SleeperData = { koffi: resolve("koffi"), set, cell };
-  new Worker(`(${sleep})(require("node:worker_threads").workerData)`, {
-    eval: true,
-    execArgv: [],
-    workerData,
+  const cells = new Int32Array(cell);
+  const poll = koffi.node.poll(set, READABLE, () => {
+    // Takes what is there, which would be reported again.
+    libc.epoll_wait(set, addressOf(EVENT), 1, 0);
+    // Its waiters go on in a turn of their own: koffi calls this without one, so that promises would stay where they are.
+    Atomics.add(cells, 0, 1);
+    Atomics.notify(cells, 0);
+    if (Atomics.load(cells, 1) === 0) return;
+    poll.close();
+    Atomics.store(cells, 2, 1);
+    Atomics.notify(cells, 2);
   });
+  Atomics.store(cells, 3, 1);
+  Atomics.notify(cells, 3);
 }
+
+/** Threads that run, and how each is woken. */
+const running = new Map<Worker, () => void>();
+
+// Node waits for its threads when it ends, and cannot interrupt one that waits in the kernel.
+process.on("exit", () => {
+  for (const [worker, wake] of running) {
+    void worker.terminate();
+    wake();
+  }
+});
 
 /** A thread as the one sees it that has started it. Messages are copied by structured clone. */
 export interface Thread {
@@ -169,18 +129,24 @@ export interface Thread {
  *
  * @param onMessage called with every message that it sends
  * @param onFailure called when it has ended by an error
+ * @param wake has it return from whatever it waits for in the kernel
  */
 export function startThread(
   url: string,
   name: string,
   onMessage: (message: unknown) => void,
   onFailure: (reason: string) => void,
+  wake: () => void = () => {},
 ): Thread {
   const worker = new Worker(new URL(url), { name });
+  running.set(worker, wake);
   worker.on("message", onMessage);
   worker.on("error", (error) => onFailure(error instanceof Error ? error.message : String(error)));
   worker.on("messageerror", () => onFailure("a message could not be read"));
-  worker.on("exit", (code) => onFailure(`it has exited with status ${code}`));
+  worker.on("exit", (code) => {
+    running.delete(worker);
+    onFailure(`it has exited with status ${code}`);
+  });
   return { post: (message) => worker.postMessage(message), end: () => void worker.terminate() };
 }
 

@@ -55,6 +55,7 @@ export class RingThread {
       `vhost-user rings ${index}`,
       (message) => this.#receive(message as FromThread),
       (reason) => this.#fail(new Error(`ring thread ${index} has ended: ${reason}`)),
+      () => signal(this.#bell),
     );
     const { buffer } = this.#sent;
     const { shared: counters } = this.counters;
