@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
+import process from "node:process";
 import { serve } from "@vhost/user";
 import { Store } from "./store.ts";
 
-const [socketPath = "/tmp/store.sock", file = "/tmp/store.jsonl"] = Deno.args;
+const [socketPath = "/tmp/store.sock", file = "/tmp/store.jsonl"] = process.argv.slice(2);
 
 const store = new Store((key, value) => appendFile(file, `${JSON.stringify([key, value])}\n`));
 for (const line of existsSync(file) ? readFileSync(file, "utf8").trim().split("\n") : []) {

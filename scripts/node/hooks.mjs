@@ -2,7 +2,7 @@
 // npm has done for good. A file named deno.ts has a twin, node.ts, that stands in for it, packages come from where
 // scripts/install-node has put them, and the toolkit's own names, which its examples use, mean what deno.json says.
 import { readFileSync } from "node:fs";
-import { registerHooks } from "node:module";
+import { enableCompileCache, registerHooks } from "node:module";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -12,6 +12,9 @@ const cache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
 const directory = process.env.VHOST_NODE_DIR ?? join(cache, "vhost-user", "node");
 /** From here, packages are found. */
 const parentURL = pathToFileURL(join(directory, "packages", "sources.js")).href;
+// What a hundred and fifty modules are without their types need not be found out by each process that starts.
+enableCompileCache(join(directory, "compiled"));
+
 /** `name`, `@scope/name`, each with or without `npm:`, a version, and a path in it. */
 const PACKAGE = /^(npm:\/?)?((?:@[\w.-]+\/)?[\w-][\w.-]*)(?:@[^/]+)?(\/.*)?$/;
 
