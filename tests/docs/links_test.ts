@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join, posix } from "node:path";
 import { test } from "node:test";
 import { root } from "../support/our_backend.ts";
-import { type Page, pagePaths, readPage } from "./pages.ts";
+import { type Page, pagePaths, readPage } from "./markdown.ts";
 
 // Links of the documentation: to pages, headings and files of the repository. The site has the same anchors.
 
