@@ -50,13 +50,18 @@ export function readPage(path: string, text: string = readFileSync(join(root, pa
   const blocks: Block[] = [];
   const slugger = new GithubSlugger();
   const anchors = new Set<string>();
-  const headings: string[] = [];
+  const headings: { level: number; title: string }[] = [];
   let before = "";
   let line = 1;
   const tokens = markdown.parse(text, {});
   for (const [i, token] of tokens.entries()) {
     if (token.type === "fence") {
-      blocks.push({ info: token.info.trim(), text: token.content, headings: [...headings], before });
+      blocks.push({
+        info: token.info.trim(),
+        text: token.content,
+        headings: headings.map(({ title }) => title),
+        before,
+      });
     }
     // Cells of a table have no line of their own.
     if (token.map !== null) line = token.map[0] + 1;
@@ -71,7 +76,9 @@ export function readPage(path: string, text: string = readFileSync(join(root, pa
       // What is shown: code and text, without the marks.
       const title = children.map(({ content }) => content).join("");
       anchors.add(slugger.slug(title));
-      headings.splice(Number(tag.slice(1)) - 1, Infinity, title);
+      const level = Number(tag.slice(1));
+      while ((headings.at(-1)?.level ?? 0) >= level) headings.pop();
+      headings.push({ level, title });
     } else before = token.content;
   }
   return { path, links, anchors, blocks };
