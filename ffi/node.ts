@@ -80,9 +80,6 @@ function epoll_create1(flags: number): number {
 /** The C library, every function of the table {@link symbols}. */
 export const libc: Libc = { ...opened, epoll_create1 };
 
-/** Whether the user does not want coloured text (the variable NO_COLOR). */
-export const noColor: boolean = (process.env.NO_COLOR ?? "") !== "";
-
 /** The processor, in the kernel's word: decides a few constants and layouts. */
 export const arch: "x86_64" | "aarch64" = process.arch === "x64" ? "x86_64" : "aarch64";
 
