@@ -5,6 +5,7 @@ import test from "node:test";
 import { painter, wantsColour } from "../../src/cli/colour.ts";
 import { root, startCommand } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
+import { startWords } from "../support/runtime.ts";
 import { Terminal } from "../support/terminal.ts";
 
 test("terminals alone get colours, but for what the variables say", () => {
@@ -49,7 +50,8 @@ realTest(
   ["script"],
   {},
   async (t) => {
-    const cli = `'${process.execPath}' run --allow-ffi '${join(root, "src/cli/mod.ts")}'`;
+    const words = [process.execPath, ...startWords(["--allow-ffi"], [join(root, "src/cli/mod.ts")])];
+    const cli = words.map((word) => `'${word}'`).join(" ");
     // Of this process none of the variables is handed on.
     const clean = "env -u NO_COLOR -u FORCE_COLOR";
     for (

@@ -13,7 +13,7 @@ import { runHere } from "./run.ts";
 
 // "Backend program conventions" of the vhost-user specification, for every device.
 
-const LIMIT = { timeout: 120_000 };
+const LIMIT = { timeout: 300_000 };
 
 /** Commands that serve a device of a kind. */
 async function devices(): Promise<(readonly [name: string, command: Command])[]> {
@@ -74,24 +74,8 @@ test("every device takes --socket-path or --fd, not both and not neither", LIMIT
       const { code, out, error } = await runHere(name, ...more, ...args);
       assert.equal(code, 2, name);
       assert.equal(out, "");
-      assert.match(error, /^vhost-user \w+: give either --socket-path or --fd$/m);
+      assert.match(error, /^vhost-user \w+: give either --socket-path or --fd\b/m);
     }
-  }
-});
-
-test("every device serves an inherited socket that listens, and ends by SIGTERM with 0", LIMIT, async (t) => {
-  for (const [name] of await devices()) {
-    // Its device is one of this machine's: its own tests have one.
-    if (name === "input") continue;
-    const socket = join(tempDir(t), "socket");
-    const child = startCommand(t, [name, "--fd=3", ...needed[name] ?? []], { fds: [listen(socket)] });
-    await child.waitLine(/ on descriptor 3$/, 30_000);
-    const frontEnd = await FrontEnd.connect(socket, { deviceFeatures: accepted[name] });
-    frontEnd.close();
-    child.kill("SIGTERM");
-    assert.equal(await child.waitEnd(30_000), 0, child.output);
-    // Whoever has made the socket file removes it.
-    assert.ok(existsSync(socket), name);
   }
 });
 
@@ -100,16 +84,31 @@ test(
   LIMIT,
   async (t) => {
     for (const [name] of await devices()) {
+      // Its device is one of this machine's: its own tests have one.
       if (name === "input") continue;
       const [ours, theirs] = socketPair();
       const child = startCommand(t, [name, "--fd=3", ...needed[name] ?? []], { fds: [theirs] });
-      await child.waitLine(/ on descriptor 3$/, 30_000);
+      await child.waitLine(/ on descriptor 3$/, 60_000);
       const frontEnd = await FrontEnd.dial(() => ours, { deviceFeatures: accepted[name] });
       frontEnd.close();
-      assert.equal(await child.waitEnd(30_000), 0, child.output);
+      assert.equal(await child.waitEnd(60_000), 0, child.output);
     }
   },
 );
+
+// That one listens is the same for all devices but vsock, which may have several; libblkio's tests have a disk.
+test("an inherited socket that listens is served, until SIGTERM, and left", LIMIT, async (t) => {
+  for (const name of ["rng", "vsock"]) {
+    const socket = join(tempDir(t), "socket");
+    const child = startCommand(t, [name, "--fd=3", ...needed[name] ?? []], { fds: [listen(socket)] });
+    await child.waitLine(/ on descriptor 3$/, 60_000);
+    for (let each = 0; each < 2; each++) (await FrontEnd.connect(socket)).close();
+    child.kill("SIGTERM");
+    assert.equal(await child.waitEnd(60_000), 0, child.output);
+    // Whoever has made the socket file removes it.
+    assert.ok(existsSync(socket), name);
+  }
+});
 
 test("a device that cannot be is no device: a message on the standard error, and not 0", LIMIT, async (t) => {
   const [ours, theirs] = socketPair();

@@ -168,3 +168,19 @@ test(
     }
   },
 );
+
+test("what is written is written with leave alone", LIMIT, async (t) => {
+  for (const command of ["man", "capabilities"]) {
+    const directory = tempDir(t);
+    const args = [
+      cli,
+      command,
+      `--dir=${directory}/a`,
+      ...command === "man" ? [] : [`--programs=${directory}/b`],
+    ];
+    const child = startExactly(t, ["--allow-ffi", `--allow-write=${directory}`], args);
+    assert.equal(await child.waitEnd(30_000), 0, child.output);
+    assert.ok(readdirSync(join(directory, "a")).length > 5);
+    await lacks(startExactly(t, ["--allow-ffi"], args), /Requires write access/);
+  }
+});
