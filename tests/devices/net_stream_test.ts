@@ -203,13 +203,13 @@ test("a network by its short name, or what is wrong with it", LIMIT, (t) => {
   }
 });
 
-test("the firewall of the examples stops mail, and nothing else", LIMIT, async (t) => {
+test("the switch of the examples stops mail, and nothing else", LIMIT, async (t) => {
   const dir = tempDir(t);
   const path = join(dir, "net.sock");
-  const source = readFileSync(join(root, "examples/net_firewall.ts"), "utf8");
-  assert.equal(source.split('"/tmp/net.sock"').length, 2);
-  const script = join(dir, "firewall.ts");
-  writeFileSync(script, source.replace('"/tmp/net.sock"', JSON.stringify(path)));
+  const source = readFileSync(join(root, "examples/net_switch.ts"), "utf8");
+  assert.equal(source.split('"/tmp/net_switch.sock"').length, 2);
+  const script = join(dir, "switch.ts");
+  writeFileSync(script, source.replace('"/tmp/net_switch.sock"', JSON.stringify(path)));
   const child = startDeno(t, ["--no-lock", `--config=${join(root, "deno.json")}`, script]);
   await child.waitSocket(path);
   const [a, b] = [await NetDriver.connect(t, path), await NetDriver.connect(t, path)];
