@@ -16,6 +16,11 @@ import type { RingToWork } from "./vring_context.ts";
 const TURNS = 0x3fff_ffff;
 /** The turn of a chain that its owner has completed. */
 const COMPLETED = -1;
+/**
+ * Completed chains that are shown to the driver at the latest, while its owner still works: the driver works on them at the
+ * same time. Shown all at the end, the two would take turns.
+ */
+const SHOW_AFTER = 32;
 
 /** Lends a ring to its owner while it runs, and lets the owner work when there is a reason. */
 export class OwnedRing implements RingWork, OwnedQueue {
@@ -32,8 +37,9 @@ export class OwnedRing implements RingWork, OwnedQueue {
   #dry = false;
   /** Whether the owner wants to be called again. */
   #more = false;
-  /** Whether chains were completed that the driver has not been shown. */
+  /** Whether chains were completed that the driver has not been shown; and how many. */
   #hidden = false;
+  #unshown = 0;
   /** Chains taken and completed since the owner has the ring, and whether that was in the same order. */
   #takes = 0;
   #returns = 0;
@@ -101,6 +107,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
     this.#count();
     this.#handed = undefined;
     this.#hidden = false;
+    this.#unshown = 0;
     this.#vring.show(ring);
     if (ring.inFlight === 0) return;
     // With IN_ORDER what was completed may still be waiting for one before it.
@@ -213,6 +220,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
     this.#newWritten += chain.written;
     if (chain.since !== 0) this.#sampler.end(chain.since);
     ring.push(chain);
+    if (++this.#unshown === SHOW_AFTER) return this.publish();
     if (this.#hidden) return;
     this.#hidden = true;
     this.#vring.reactor.wake(this);
@@ -220,6 +228,7 @@ export class OwnedRing implements RingWork, OwnedQueue {
 
   publish(): void {
     this.#hidden = false;
+    this.#unshown = 0;
     this.#count();
     if (this.#handed !== undefined) this.#vring.show(this.#handed);
   }
