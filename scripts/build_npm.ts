@@ -38,7 +38,8 @@ await build({
   rootTestDir: "tests",
   // Those that find nothing by its place among the sources. What is for users, tests/package/npm_test.ts tries.
   testPattern: "{memory,protocol,transport,virtqueue}/!(threads)_test.ts",
-  // Node 22 has all of it that the toolkit says, and dnt adds nothing for older ones.
+  // Node 22 has all that the toolkit uses. What dnt puts in the place of `import.meta` threads would not find.
+  polyfills: false,
   compilerOptions: { target: "Latest", lib: ["ESNext"], skipLibCheck: false },
   package: { ...whileTesting, devDependencies: TYPES } as PackageJson,
 });
