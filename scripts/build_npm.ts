@@ -10,13 +10,15 @@
  * @module
  */
 
-import { build, emptyDir } from "@deno/dnt";
+import { build, emptyDir, type PackageJson } from "@deno/dnt";
 import { mappings, PROGRAM, TYPES } from "./npm/package.ts";
 import { manifestFor, modules, putBeside, readConfig } from "./npm/files.ts";
 
 const [out = "npm"] = Deno.args;
 const config = readConfig();
 const manifest = manifestFor("esm/");
+// dnt says in the folder of the code that it is modules; its runner of tests, outside, is none.
+const { type: _, ...whileTesting } = manifest;
 
 await emptyDir(out);
 await build({
@@ -32,10 +34,13 @@ await build({
   declaration: "inline",
   declarationMap: false,
   skipSourceOutput: true,
-  test: false,
-  // Node 22 has all of it that the toolkit says, and dnt adds nothing for older ones.
+  test: true,
+  rootTestDir: "tests",
+  // Those that find nothing by its place among the sources. What is for users, tests/package/npm_test.ts tries.
+  testPattern: "{memory,protocol,transport,virtqueue}/!(threads)_test.ts",
+  // Node 22 has all that the toolkit uses. What dnt puts in the place of `import.meta` threads would not find.
+  polyfills: false,
   compilerOptions: { target: "Latest", lib: ["ESNext"], skipLibCheck: false },
-  // dnt needs the dependencies; the rest is written at the end.
-  package: { ...manifest, devDependencies: TYPES },
-  postBuild: () => putBeside(out, manifest),
+  package: { ...whileTesting, devDependencies: TYPES } as PackageJson,
 });
+putBeside(out, manifest);

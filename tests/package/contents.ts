@@ -20,8 +20,8 @@ export type Contents = ReadonlyMap<string, string>;
 /** Files that are no code. */
 const DOCUMENTS = ["LICENSE", "README.md", "package.json"];
 
-/** What dnt puts there. */
-const EXTRA = ["esm/package.json"];
+/** What dnt puts there; the second, up to 0.42, for Nodes that are older than ours. */
+const EXTRA = /^esm\/(package\.json|_dnt\.polyfills\.(js|d\.ts))$/;
 
 /** Code and its types. */
 const CODE = /^(esm\/)?(mod|(ffi|src)\/.+)\.(js|d\.ts)$/;
@@ -61,12 +61,14 @@ export function defects(contents: Contents): string[] {
     if (first !== "#!/usr/bin/env node") found.push(`${program} begins with ${JSON.stringify(first)}`);
   }
   for (const [path, text] of contents) {
-    if (DOCUMENTS.includes(path) || EXTRA.includes(path)) continue;
+    if (DOCUMENTS.includes(path) || EXTRA.test(path)) continue;
     if (!CODE.test(path)) {
       found.push(`${path} has no place in a package`);
       continue;
     }
     if (/\bDeno\s*(\?\.|\.|\[)/.test(withoutComments(text))) found.push(`${path} names Deno`);
+    // dnt defines it in the entry points, and threads have none.
+    if (text.includes("import-meta-ponyfill")) found.push(`${path} has a polyfill of import.meta`);
     for (const specifier of specifiersOf(text)) {
       if (!specifier.startsWith(".")) {
         if (/^(node|file|data):/.test(specifier)) continue;

@@ -42,6 +42,10 @@ test("every defect is found, and nothing besides", LIMIT, () => {
     [{ "deno.lock": "" }, "deno.lock has no place in a package"],
     [{ "src/thread.js": "Deno.exit();" }, "src/thread.js names Deno"],
     [
+      { "src/thread.js": 'globalThis[Symbol.for("import-meta-ponyfill-esmodule")](import.meta).url' },
+      "src/thread.js has a polyfill of import.meta",
+    ],
+    [
       { "src/thread.js": 'import "npm:ws@8";' },
       "src/thread.js needs npm:ws@8, and package.json does not depend on it",
     ],

@@ -98,10 +98,18 @@ const peers = {
 /** The name of something the tests need from outside. */
 export type PeerName = keyof typeof peers;
 
+/** What installs these. */
+function installers(names: readonly PeerName[]): string {
+  const scripts = names.map((name) =>
+    name.startsWith("node") ? "scripts/install-node" : "scripts/install-peers"
+  );
+  return [...new Set(scripts)].join(" and ");
+}
+
 /** Finds a peer: its path, or why there is none and what to do about it. */
 export function peer(name: PeerName): { path: string } | { missing: string } {
   const path = peers[name]();
-  return path ? { path } : { missing: `missing ${name}: run scripts/install-peers` };
+  return path ? { path } : { missing: `missing ${name}: run ${installers([name])}` };
 }
 
 /** The path of a peer that must be there; a test that named it in its needs can rely on it. */
@@ -128,7 +136,7 @@ export function realTest(
   fn: (t: TestContext) => Promise<void>,
 ): void {
   const absent = needs.filter((name) => "missing" in peer(name));
-  const missing = absent.length > 0 ? `missing ${absent.join(", ")}: run scripts/install-peers` : "";
+  const missing = absent.length > 0 ? `missing ${absent.join(", ")}: run ${installers(absent)}` : "";
   const { timeout = 120_000 } = options;
   if (!missing) {
     test(name, { timeout }, fn);
