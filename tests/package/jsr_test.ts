@@ -3,6 +3,7 @@ import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 
 import { dirname, join, posix } from "node:path";
 import process from "node:process";
 import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { importsOf } from "../architecture.ts";
 import { FrontEnd } from "../../src/frontend/mod.ts";
 import { tempDir } from "../support/cleanup.ts";
@@ -280,6 +281,40 @@ realTest(
     await child.waitLine(/^vhost-user run: .* on /, 60_000);
     await qemuIo(socket, "write -P 9 0 1M", "read -P 9 0 1M");
     assert.equal(child.code, undefined, child.output);
+  },
+);
+
+realTest(
+  "a device of one's own is served anew when it is saved",
+  ["qemu-io", "libblkio"],
+  LIMIT,
+  async (t) => {
+    const registry = await published(t);
+    const folder = tempDir(t);
+    const socket = join(folder, "disk.sock");
+    const save = (mib: number): void =>
+      writeFileSync(
+        join(folder, "disk.ts"),
+        `import { BlkDevice, MemoryStorage } from "jsr:${config.name}/devices/blk";
+       export default new BlkDevice({ storage: new MemoryStorage(${mib * MIB}) });
+      `,
+      );
+    save(16);
+    const flags = ["--allow-ffi", `--allow-read=${folder}`, "--allow-run", "--allow-env"];
+    const args = ["run", "./disk.ts", `--socket-path=${socket}`, "--watch"];
+    const child = start(t, registry, ["run", ...flags, `jsr:${config.name}/cli`, ...args], folder);
+    await child.waitLine(/ on .*disk\.sock/, 60_000);
+    assert.match(await qemuIo(socket, "length"), /^16 MiB$/m);
+    save(32);
+    // It says once more where it serves.
+    for (
+      const end = Date.now() + 60_000;
+      child.output.match(/ on .*disk\.sock$/gm)?.length !== 2;
+      await sleep(20)
+    ) {
+      assert.ok(child.code === undefined && Date.now() < end, child.output);
+    }
+    assert.match(await qemuIo(socket, "length"), /^32 MiB$/m);
   },
 );
 
