@@ -37,6 +37,12 @@ function start(
   return Child.start(t, process.execPath, args, { cwd, env: registry.env });
 }
 
+/** Runs Deno to its end, as {@link start}, and returns what it has written. */
+async function deno(t: TestContext, registry: JsrRegistry, cwd: string, ...args: string[]): Promise<string> {
+  const options = { cwd, env: registry.env, signal: t.signal, timeout: LIMIT.timeout };
+  return (await run(process.execPath, args, options)).stdout;
+}
+
 /** Commands of a text, without `deno`. */
 function commandsIn(text: string, pattern: RegExp): string[][] {
   return [...text.matchAll(pattern)].map(([command]) => command.trim().split(/\s+/).slice(1));
@@ -133,11 +139,7 @@ test("every entry point has its types and runs", LIMIT, async (t) => {
   const registry = await published(t);
   const folder = tempDir(t);
   // As a user begins.
-  await run(process.execPath, ["add", `jsr:${config.name}`], {
-    cwd: folder,
-    env: registry.env,
-    signal: t.signal,
-  });
+  await deno(t, registry, folder, "add", `jsr:${config.name}`);
   const { imports } = JSON.parse(readFileSync(join(folder, "deno.json"), "utf8"));
   assert.deepEqual(imports, { [config.name]: `jsr:${config.name}@^${config.version}` });
   const names = Object.keys(config.exports).map((key) => posix.join(config.name, key));
@@ -153,14 +155,8 @@ test("every entry point has its types and runs", LIMIT, async (t) => {
     "",
   ];
   writeFileSync(join(folder, "all.ts"), program.join("\n"));
-  await run(process.execPath, ["check", "all.ts"], {
-    cwd: folder,
-    env: registry.env,
-    signal: t.signal,
-    timeout: 90_000,
-  });
-  const args = ["run", "--allow-ffi", "all.ts"];
-  const { stdout } = await run(process.execPath, args, { cwd: folder, env: registry.env, signal: t.signal });
+  await deno(t, registry, folder, "check", "all.ts");
+  const stdout = await deno(t, registry, folder, "run", "--allow-ffi", "all.ts");
   assert.equal(stdout.trim(), String(names.length));
 });
 
@@ -180,11 +176,7 @@ test("README's first device is served from there", LIMIT, async (t) => {
   assert.match(text, /type: 4,/);
   const socket = join(folder, "rng.sock");
   writeFileSync(join(folder, "rng.ts"), text.replace(said, socket));
-  await run(process.execPath, ["add", `jsr:${config.name}`], {
-    cwd: folder,
-    env: registry.env,
-    signal: t.signal,
-  });
+  await deno(t, registry, folder, "add", `jsr:${config.name}`);
   const child = start(t, registry, ["run", "--allow-ffi", "rng.ts"], folder);
   await child.waitListening(socket, 60_000);
   const frontEnd = await FrontEnd.connect(socket);
@@ -202,11 +194,7 @@ realTest("README's disk in TypeScript is served from there", ["qemu-io", "libblk
   writeFileSync(join(folder, "disk.ts"), text.replace(said, socket));
   writeFileSync(join(folder, "disk.img"), "");
   truncateSync(join(folder, "disk.img"), 16 * MIB);
-  await run(process.execPath, ["add", `jsr:${config.name}`], {
-    cwd: folder,
-    env: registry.env,
-    signal: t.signal,
-  });
+  await deno(t, registry, folder, "add", `jsr:${config.name}`);
   const child = start(t, registry, ["run", "--allow-ffi", "disk.ts"], folder);
   await child.waitListening(socket, 60_000);
   await qemuIo(socket, "write -P 7 1M 3M", "read -P 7 1M 3M", "read -P 0 4M 1M");
@@ -322,7 +310,7 @@ test("what is cached once needs no registry any more, threads included", LIMIT, 
   const registry = await published(t);
   const folder = tempDir(t);
   const module = `jsr:${config.name}/cli`;
-  await run(process.execPath, ["cache", module], { cwd: folder, env: registry.env, signal: t.signal });
+  await deno(t, registry, folder, "cache", module);
   registry.takeRequests();
   const args = ["blk", `--socket-path=${folder}/s`, "--storage=mem:1M", "--workers=2"];
   const child = start(t, registry, ["run", "--cached-only", "--allow-ffi", module, ...args], folder);
@@ -333,7 +321,7 @@ test("what is cached once needs no registry any more, threads included", LIMIT, 
 test("it is installed as a command, and compiled", LIMIT, async (t) => {
   const registry = await published(t);
   const folder = tempDir(t);
-  const options = { cwd: folder, env: registry.env, signal: t.signal, timeout: 60_000 };
+  const options = { cwd: folder, env: registry.env, signal: t.signal, timeout: LIMIT.timeout };
   const page = readFileSync(join(root, "docs/packaging.md"), "utf8");
   const said = commandsIn(page, /^deno (install|compile) .* jsr:\S+$/gm);
   assert.deepEqual(said.map(([command]) => command), ["install", "compile"]);

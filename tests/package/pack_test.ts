@@ -62,7 +62,7 @@ test("every entry point of the packed package has its types and runs", LIMIT, as
     "",
   ];
   writeFileSync(join(folder, "all.ts"), program.join("\n"));
-  await run(process.execPath, ["check", "all.ts"], { cwd: folder, env, signal: t.signal, timeout: 90_000 });
+  await run(process.execPath, ["check", "all.ts"], { cwd: folder, env, signal: t.signal, timeout: 200_000 });
   const { stdout } = await run(process.execPath, ["run", "--allow-ffi", "all.ts"], {
     cwd: folder,
     env,
