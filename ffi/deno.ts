@@ -8,6 +8,12 @@
 import { type Libc, symbols } from "./symbols.ts";
 
 function open(): Libc {
+  // JSR hands its packages to Node, too, and there is no saying that one should not be.
+  if (typeof Deno === "undefined") {
+    throw new Error(
+      "this is vhost-user for Deno, as on JSR; Node and Bun need the package of the same name on npm",
+    );
+  }
   if (Deno.build.os !== "linux" || !["x86_64", "aarch64"].includes(Deno.build.arch)) {
     throw new Error(
       "vhost-user needs Linux on x86-64 or aarch64 (descriptors over Unix sockets, eventfd, memfd); " +

@@ -3,6 +3,7 @@ import { existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 
 import { dirname, join, posix } from "node:path";
 import process from "node:process";
 import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { importsOf } from "../architecture.ts";
 import { FrontEnd } from "../../src/frontend/mod.ts";
 import { tempDir } from "../support/cleanup.ts";
@@ -34,6 +35,12 @@ function start(
   cwd: string = tempDir(t),
 ): Child {
   return Child.start(t, process.execPath, args, { cwd, env: registry.env });
+}
+
+/** Runs Deno to its end, as {@link start}, and returns what it has written. */
+async function deno(t: TestContext, registry: JsrRegistry, cwd: string, ...args: string[]): Promise<string> {
+  const options = { cwd, env: registry.env, signal: t.signal, timeout: LIMIT.timeout };
+  return (await run(process.execPath, args, options)).stdout;
 }
 
 /** Commands of a text, without `deno`. */
@@ -132,11 +139,7 @@ test("every entry point has its types and runs", LIMIT, async (t) => {
   const registry = await published(t);
   const folder = tempDir(t);
   // As a user begins.
-  await run(process.execPath, ["add", `jsr:${config.name}`], {
-    cwd: folder,
-    env: registry.env,
-    signal: t.signal,
-  });
+  await deno(t, registry, folder, "add", `jsr:${config.name}`);
   const { imports } = JSON.parse(readFileSync(join(folder, "deno.json"), "utf8"));
   assert.deepEqual(imports, { [config.name]: `jsr:${config.name}@^${config.version}` });
   const names = Object.keys(config.exports).map((key) => posix.join(config.name, key));
@@ -152,14 +155,8 @@ test("every entry point has its types and runs", LIMIT, async (t) => {
     "",
   ];
   writeFileSync(join(folder, "all.ts"), program.join("\n"));
-  await run(process.execPath, ["check", "all.ts"], {
-    cwd: folder,
-    env: registry.env,
-    signal: t.signal,
-    timeout: 90_000,
-  });
-  const args = ["run", "--allow-ffi", "all.ts"];
-  const { stdout } = await run(process.execPath, args, { cwd: folder, env: registry.env, signal: t.signal });
+  await deno(t, registry, folder, "check", "all.ts");
+  const stdout = await deno(t, registry, folder, "run", "--allow-ffi", "all.ts");
   assert.equal(stdout.trim(), String(names.length));
 });
 
@@ -179,11 +176,7 @@ test("README's first device is served from there", LIMIT, async (t) => {
   assert.match(text, /type: 4,/);
   const socket = join(folder, "rng.sock");
   writeFileSync(join(folder, "rng.ts"), text.replace(said, socket));
-  await run(process.execPath, ["add", `jsr:${config.name}`], {
-    cwd: folder,
-    env: registry.env,
-    signal: t.signal,
-  });
+  await deno(t, registry, folder, "add", `jsr:${config.name}`);
   const child = start(t, registry, ["run", "--allow-ffi", "rng.ts"], folder);
   await child.waitListening(socket, 60_000);
   const frontEnd = await FrontEnd.connect(socket);
@@ -201,11 +194,7 @@ realTest("README's disk in TypeScript is served from there", ["qemu-io", "libblk
   writeFileSync(join(folder, "disk.ts"), text.replace(said, socket));
   writeFileSync(join(folder, "disk.img"), "");
   truncateSync(join(folder, "disk.img"), 16 * MIB);
-  await run(process.execPath, ["add", `jsr:${config.name}`], {
-    cwd: folder,
-    env: registry.env,
-    signal: t.signal,
-  });
+  await deno(t, registry, folder, "add", `jsr:${config.name}`);
   const child = start(t, registry, ["run", "--allow-ffi", "disk.ts"], folder);
   await child.waitListening(socket, 60_000);
   await qemuIo(socket, "write -P 7 1M 3M", "read -P 7 1M 3M", "read -P 0 4M 1M");
@@ -283,11 +272,45 @@ realTest(
   },
 );
 
+realTest(
+  "a device of one's own is served anew when it is saved",
+  ["qemu-io", "libblkio"],
+  LIMIT,
+  async (t) => {
+    const registry = await published(t);
+    const folder = tempDir(t);
+    const socket = join(folder, "disk.sock");
+    const save = (mib: number): void =>
+      writeFileSync(
+        join(folder, "disk.ts"),
+        `import { BlkDevice, MemoryStorage } from "jsr:${config.name}/devices/blk";
+       export default new BlkDevice({ storage: new MemoryStorage(${mib * MIB}) });
+      `,
+      );
+    save(16);
+    const flags = ["--allow-ffi", `--allow-read=${folder}`, "--allow-run", "--allow-env"];
+    const args = ["run", "./disk.ts", `--socket-path=${socket}`, "--watch"];
+    const child = start(t, registry, ["run", ...flags, `jsr:${config.name}/cli`, ...args], folder);
+    await child.waitLine(/ on .*disk\.sock/, 60_000);
+    assert.match(await qemuIo(socket, "length"), /^16 MiB$/m);
+    save(32);
+    // It says once more where it serves.
+    for (
+      const end = Date.now() + 60_000;
+      child.output.match(/ on .*disk\.sock$/gm)?.length !== 2;
+      await sleep(20)
+    ) {
+      assert.ok(child.code === undefined && Date.now() < end, child.output);
+    }
+    assert.match(await qemuIo(socket, "length"), /^32 MiB$/m);
+  },
+);
+
 test("what is cached once needs no registry any more, threads included", LIMIT, async (t) => {
   const registry = await published(t);
   const folder = tempDir(t);
   const module = `jsr:${config.name}/cli`;
-  await run(process.execPath, ["cache", module], { cwd: folder, env: registry.env, signal: t.signal });
+  await deno(t, registry, folder, "cache", module);
   registry.takeRequests();
   const args = ["blk", `--socket-path=${folder}/s`, "--storage=mem:1M", "--workers=2"];
   const child = start(t, registry, ["run", "--cached-only", "--allow-ffi", module, ...args], folder);
@@ -298,7 +321,7 @@ test("what is cached once needs no registry any more, threads included", LIMIT, 
 test("it is installed as a command, and compiled", LIMIT, async (t) => {
   const registry = await published(t);
   const folder = tempDir(t);
-  const options = { cwd: folder, env: registry.env, signal: t.signal, timeout: 60_000 };
+  const options = { cwd: folder, env: registry.env, signal: t.signal, timeout: LIMIT.timeout };
   const page = readFileSync(join(root, "docs/packaging.md"), "utf8");
   const said = commandsIn(page, /^deno (install|compile) .* jsr:\S+$/gm);
   assert.deepEqual(said.map(([command]) => command), ["install", "compile"]);

@@ -5,7 +5,7 @@ import process from "node:process";
 import { test, type TestContext } from "node:test";
 import { tempDir } from "../support/cleanup.ts";
 import { root } from "../support/our_backend.ts";
-import { realTest } from "../support/peers.ts";
+import { peerPath, realTest } from "../support/peers.ts";
 import { Child, run } from "../support/process.ts";
 import { qemuIo } from "../support/qemu_io.ts";
 import { config, filesIn } from "./jsr_registry.ts";
@@ -24,6 +24,8 @@ async function project(t: TestContext): Promise<{ folder: string; modules: strin
     cwd: root,
     env,
     signal: t.signal,
+    // It checks the types, too.
+    timeout: 200_000,
   });
   const modules = join(folder, "node_modules", config.name);
   mkdirSync(modules, { recursive: true });
@@ -60,13 +62,28 @@ test("every entry point of the packed package has its types and runs", LIMIT, as
     "",
   ];
   writeFileSync(join(folder, "all.ts"), program.join("\n"));
-  await run(process.execPath, ["check", "all.ts"], { cwd: folder, env, signal: t.signal, timeout: 90_000 });
+  await run(process.execPath, ["check", "all.ts"], { cwd: folder, env, signal: t.signal, timeout: 200_000 });
   const { stdout } = await run(process.execPath, ["run", "--allow-ffi", "all.ts"], {
     cwd: folder,
     env,
     signal: t.signal,
   });
   assert.equal(stdout.trim(), String(names.length));
+});
+
+realTest("Node is told that it needs the other package", ["node24"], LIMIT, async (t) => {
+  const { folder } = await project(t);
+  writeFileSync(
+    join(folder, "serve.js"),
+    `import { serve } from ${JSON.stringify(config.name)};\nserve();\n`,
+  );
+  const options = { cwd: folder, env, check: false, signal: t.signal };
+  const { code, stderr } = await run(peerPath("node24"), ["serve.js"], options);
+  assert.equal(code, 1);
+  assert.match(
+    stderr,
+    /^Error: this is vhost-user for Deno, as on JSR; Node and Bun need the package .* on npm$/m,
+  );
 });
 
 realTest("the packed package serves a disk in threads", ["qemu-io", "libblkio"], LIMIT, async (t) => {
