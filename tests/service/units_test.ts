@@ -6,6 +6,7 @@ import { tempDir } from "../support/cleanup.ts";
 import { root } from "../support/our_backend.ts";
 import { peerPath, realTest } from "../support/peers.ts";
 import { run } from "../support/process.ts";
+import { startWords } from "../support/runtime.ts";
 
 // examples/systemd: systemd understands the units, and the command understands its options.
 
@@ -61,7 +62,7 @@ realTest("the command takes the options that the units give it", ["systemd-analy
       .filter((word) => !/^--(socket-path|takeover)\b/.test(word));
     const { code, stdout, stderr } = await run(
       process.execPath,
-      ["run", "--allow-ffi", join(root, "src/cli/mod.ts"), ...args, "--fd=1000000"],
+      startWords(["--allow-ffi"], [join(root, "src/cli/mod.ts"), ...args, "--fd=1000000"]),
       { check: false, env: { NO_COLOR: "1", RUST_BACKTRACE: "0", DENO_NO_UPDATE_CHECK: "1" } },
     );
     assert.equal(code, 1, `${name}: ${stdout}${stderr}`);
