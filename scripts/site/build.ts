@@ -72,12 +72,15 @@ function withLinks(text: string, from: string): string {
 
 let diagrams = 0;
 
+/** Colours of diagrams, which are on white paper also where a page is dark. */
+const PAPER = { bg: "#ffffff", fg: "#18181b", line: "#52525b", muted: "#27272a", border: "#71717a" };
+
 /** Puts pictures in the place of diagrams. */
 function withPictures(text: string): string {
   return text.replace(/^```mermaid\n([^]*?)^```$/gm, (_, diagram: string) => {
     const name = `diagrams/${++diagrams}.svg`;
     mkdirSync(join(source, "public/diagrams"), { recursive: true });
-    writeFileSync(join(source, "public", name), renderMermaidSVG(diagram, { bg: "#ffffff", fg: "#27272a" }));
+    writeFileSync(join(source, "public", name), renderMermaidSVG(diagram, PAPER));
     return `![diagram](/${name})`;
   });
 }

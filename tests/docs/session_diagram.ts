@@ -19,7 +19,7 @@ interface Line {
 
 /** What is said before the first message of a kind. */
 const CHAPTERS: Readonly<Record<string, string>> = {
-  SET_OWNER: "What can both do?",
+  GET_FEATURES: "What can both do?",
   GET_CONFIG: "What does the driver see?",
   ADD_MEM_REG: "Memory: a descriptor that both map",
   SET_VRING_NUM: "A ring: its size, its place in that memory, two eventfds",
@@ -27,7 +27,7 @@ const CHAPTERS: Readonly<Record<string, string>> = {
 
 /** What a payload says to people. Sizes and addresses, which differ from run to run, are left out. */
 function describe({ kind, payload, bits, name, reply }: Line): string {
-  if (bits !== undefined) return ` ${bits.length <= 4 ? bits.join(" ") : `${bits[0]} … ${bits.at(-1)}`}`;
+  if (bits !== undefined) return ` ${bits[0]}${bits.length > 1 ? ` and ${bits.length - 1} more` : ""}`;
   if (kind === "u64") return ` ${Number(payload)}`;
   if (kind === "vringState") {
     const { index, num } = payload as { index: number; num: number };
@@ -65,8 +65,8 @@ export function sessionDiagram(trace: string): string[] {
   return [
     "```mermaid",
     "sequenceDiagram",
-    "  participant F as qemu-io",
-    "  participant B as vhost-user blk",
+    "  participant F as front-end: qemu-io",
+    "  participant B as back-end: vhost-user blk",
     ...withoutRepeats(steps),
     "  Note over F,B: From here on requests go by the ring, and nothing by the socket",
     "  F--)B: kick (eventfd): there are requests",

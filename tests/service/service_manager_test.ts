@@ -14,13 +14,14 @@ import { root } from "../support/our_backend.ts";
 import { peerPath, realTest } from "../support/peers.ts";
 import { Child, run } from "../support/process.ts";
 import { qemuIoArguments } from "../support/qemu_io.ts";
+import { startWords } from "../support/runtime.ts";
 
 // A service and its manager: LISTEN_FDS and NOTIFY_SOCKET.
 
 const LIMIT = { timeout: 60_000 };
 const PATIENCE = 30_000;
 
-const program = [process.execPath, "run", "--allow-ffi", join(root, "src/cli/mod.ts")];
+const program = [process.execPath, ...startWords(["--allow-ffi"], [join(root, "src/cli/mod.ts")])];
 const quiet = { RUST_BACKTRACE: "0", NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" };
 
 /** Starts a disk as a service manager would: the process id in LISTEN_PID is its own. */
@@ -87,7 +88,7 @@ test("what is meant for another process, or cannot be right, is not served", LIM
   );
   assert.match(
     await refusal(0, { env: { LISTEN_FDS: "1" } }),
-    // Deno has opened something of its own by then, which may be this.
+    // The runtime has opened something of its own by then, which may be this.
     /^vhost-user blk: descriptor 3 must be a socket by LISTEN_FDS=1, and is [a-z ]+$/,
   );
 });

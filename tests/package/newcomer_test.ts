@@ -3,13 +3,13 @@ import { mkdirSync, readFileSync, symlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { test, type TestContext } from "node:test";
-import { JsrRegistry } from "../package/jsr_registry.ts";
-import { packed } from "../package/npm_project.ts";
-import { npmRegistry } from "../package/npm_registry.ts";
+import { JsrRegistry } from "./jsr_registry.ts";
+import { packed } from "./npm_project.ts";
+import { npmRegistry } from "./npm_registry.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { root } from "../support/our_backend.ts";
 import { type PeerName, peerPath, realTest } from "../support/peers.ts";
-import { readPage } from "./markdown.ts";
+import { readPage } from "../docs/markdown.ts";
 import { follow, needs, type Newcomer } from "./newcomer.ts";
 
 // The commands of README and of docs/start.md, as they stand, in an empty directory: with Deno and what JSR would have, with
@@ -17,7 +17,7 @@ import { follow, needs, type Newcomer } from "./newcomer.ts";
 
 const LIMIT = { timeout: 400_000 };
 const QEMU = ["qemu", "qemu-io", "libblkio"] as const satisfies readonly PeerName[];
-/** The oldest that the package is for; the others are tried in tests/package. */
+/** The oldest that the package is for; npm_test.ts tries the others. */
 const NODE = "node22" satisfies PeerName;
 
 const pages = ["README.md", "docs/start.md"].map((path) => readPage(path));

@@ -15,7 +15,7 @@ import type { TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { tempDir } from "../support/cleanup.ts";
 import { Child, run } from "../support/process.ts";
-import type { Block, Page } from "./markdown.ts";
+import type { Block, Page } from "../docs/markdown.ts";
 
 /** How long a command may take: some install packages. */
 const PATIENCE = 120_000;
