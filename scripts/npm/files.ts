@@ -4,8 +4,10 @@
  * @module
  */
 
+import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import process from "node:process";
 import { fileURLToPath } from "node:url";
 import { type DenoConfig, DOCUMENTS, licenseIn, mappings, packageJson, PROGRAM } from "./package.ts";
 
@@ -37,9 +39,19 @@ export function modules(): string[] {
   return ["mod.ts", ...inside].filter((path) => path.endsWith(".ts"));
 }
 
-/** Puts into a package what is not made from modules: its `package.json`, and the documents. */
+/** The folder of a package that its manual pages are in. */
+const MAN = "man";
+
+/** Puts into a package what is not made from modules: its `package.json`, the manual pages and the documents. */
 export function putBeside(out: string, manifest: Readonly<Record<string, unknown>>): void {
-  writeFileSync(join(out, "package.json"), JSON.stringify(manifest, undefined, 2) + "\n");
+  const folder = join(out, MAN);
+  const command = [join(root, "src/cli/mod.ts"), "man", `--dir=${folder}`];
+  execFileSync(process.execPath, ["run", "--allow-ffi", `--allow-write=${folder}`, ...command], {
+    cwd: root,
+    stdio: "pipe",
+  });
+  const man = readdirSync(folder).sort().map((file) => `./${MAN}/${file}`);
+  writeFileSync(join(out, "package.json"), JSON.stringify({ ...manifest, man }, undefined, 2) + "\n");
   for (const [from, to] of Object.entries(DOCUMENTS)) {
     mkdirSync(dirname(join(out, to)), { recursive: true });
     copyFileSync(join(root, from), join(out, to));

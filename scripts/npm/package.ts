@@ -25,6 +25,7 @@ export const TYPES: Readonly<Record<string, string>> = { "@types/node": "^22.0.0
 /** Files that go into the package as they are, from where to where. */
 export const DOCUMENTS: Readonly<Record<string, string>> = {
   "scripts/npm/README.md": "README.md",
+  "CHANGELOG.md": "CHANGELOG.md",
   "LICENSE": "LICENSE",
 };
 

@@ -11,6 +11,7 @@ import { importsOf, withoutComments } from "../architecture.ts";
 export interface Manifest {
   readonly exports: Readonly<Record<string, string | Readonly<Record<string, string>>>>;
   readonly bin: Readonly<Record<string, string>>;
+  readonly man: readonly string[];
   readonly dependencies: Readonly<Record<string, string>>;
 }
 
@@ -18,7 +19,7 @@ export interface Manifest {
 export type Contents = ReadonlyMap<string, string>;
 
 /** Files that are no code. */
-const DOCUMENTS = ["LICENSE", "README.md", "package.json"];
+const DOCUMENTS = ["CHANGELOG.md", "LICENSE", "README.md", "package.json"];
 
 /** What dnt puts there; the second, up to 0.42, for Nodes that are older than ours. */
 const EXTRA = /^esm\/(package\.json|_dnt\.polyfills\.(js|d\.ts))$/;
@@ -52,6 +53,7 @@ export function defects(contents: Contents): string[] {
       typeof target === "string" ? [target] : Object.values(target)
     ),
     ...Object.values(manifest.bin),
+    ...manifest.man,
   ];
   for (const target of named) {
     if (!contents.has(posix.normalize(target))) found.push(`package.json names ${target}, which is missing`);
@@ -61,7 +63,7 @@ export function defects(contents: Contents): string[] {
     if (first !== "#!/usr/bin/env node") found.push(`${program} begins with ${JSON.stringify(first)}`);
   }
   for (const [path, text] of contents) {
-    if (DOCUMENTS.includes(path) || EXTRA.test(path)) continue;
+    if (DOCUMENTS.includes(path) || EXTRA.test(path) || manifest.man.includes(`./${path}`)) continue;
     if (!CODE.test(path)) {
       found.push(`${path} has no place in a package`);
       continue;

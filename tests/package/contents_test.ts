@@ -10,9 +10,12 @@ const good: Readonly<Record<string, string>> = {
   "package.json": JSON.stringify({
     exports: { ".": { types: "./mod.d.ts", default: "./mod.js" }, "./package.json": "./package.json" },
     bin: { x: "./src/main.js" },
+    man: ["./man/x.1"],
     dependencies: { koffi: "^1.0.0" },
   }),
+  "CHANGELOG.md": "",
   "README.md": "",
+  "man/x.1": "",
   "LICENSE": "",
   "mod.js":
     'import "node:fs"; import "./src/thread.js"; import koffi from "koffi"; new URL("./src/thread.ts", import.meta.url);',
@@ -35,6 +38,8 @@ test("a package that is as it should be has no defects", LIMIT, () => {
 test("every defect is found, and nothing besides", LIMIT, () => {
   const cases: [changes: Readonly<Record<string, string | undefined>>, found: string][] = [
     [{ LICENSE: undefined }, "LICENSE is missing"],
+    [{ "man/x.1": undefined }, "package.json names ./man/x.1, which is missing"],
+    [{ "man/y.1": "" }, "man/y.1 has no place in a package"],
     [{ "mod.d.ts": undefined }, "package.json names ./mod.d.ts, which is missing"],
     [{ "src/main.js": 'import "../mod.js";' }, './src/main.js begins with "import \\"../mod.js\\";"'],
     [{ "tests/x.js": "" }, "tests/x.js has no place in a package"],

@@ -53,8 +53,8 @@ test("what is published is the library, its licence and its README, and nothing 
   const { stdout, stderr } = await registry.publish(t.signal);
   const files = filesIn(registry.folder);
   const other = files.filter((file) => !/^(src|ffi)\/[\w/]+\.ts$/.test(file));
-  assert.deepEqual(other, ["LICENSE", "README.md", "deno.json", "mod.ts"]);
-  for (const file of ["LICENSE", "README.md"]) {
+  assert.deepEqual(other, ["CHANGELOG.md", "LICENSE", "README.md", "deno.json", "mod.ts"]);
+  for (const file of ["CHANGELOG.md", "LICENSE", "README.md"]) {
     assert.equal(readFileSync(join(registry.folder, file), "utf8"), readFileSync(join(root, file), "utf8"));
   }
   for (const file of ["ffi/deno.ts", "src/backend/threads/main.ts"]) assert.ok(files.includes(file), file);
