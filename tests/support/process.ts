@@ -194,12 +194,12 @@ export class Child {
     });
   }
 
-  /** Waits until there is a Unix socket at `path`. */
+  /** Waits until somebody listens on the Unix socket at `path`. */
   async waitSocket(path: string, timeout: number = PATIENCE): Promise<void> {
     await this.#until(
       `the socket ${path}`,
       timeout,
-      () => statSync(path, { throwIfNoEntry: false })?.isSocket(),
+      () => statSync(path, { throwIfNoEntry: false })?.isSocket() && isListening(path),
     );
   }
 
@@ -300,6 +300,14 @@ function killGroup(child: ChildProcess, signal: NodeJS.Signals): void {
     // No such process: nothing is left of the group.
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
+}
+
+/** Whether somebody listens on a Unix socket: its file is there a moment before. */
+function isListening(path: string): boolean {
+  // Columns: Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
+  return readFileSync("/proc/net/unix", "utf8").split("\n").some((line) =>
+    line.endsWith(` ${path}`) && line.split(/ +/)[3] === "00010000"
+  );
 }
 
 function status(code: number | null, signal: NodeJS.Signals | null): number {
