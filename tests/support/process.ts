@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn, type StdioOptions } from "node:child_process";
-import { closeSync, readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { basename } from "node:path";
 import process from "node:process";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
+import { givenAway } from "../../ffi/deno.ts";
 import { onEnd, type Scope } from "./cleanup.ts";
 import { which } from "./path.ts";
-import { runtime } from "./runtime.ts";
 
 /** How much of a program's output is kept for error messages, in characters. */
 const OUTPUT_LIMIT = 64 * 1024;
@@ -130,7 +130,7 @@ export class Child {
       ...fds,
     ]);
     // Deno has done so.
-    if (runtime === "node") fds.forEach((fd) => closeSync(fd));
+    fds.forEach(givenAway);
     this.#child = child;
     const collect = (text: string): void => {
       this.#output = (this.#output + text).slice(-OUTPUT_LIMIT);
