@@ -71,6 +71,9 @@ export function errno(): number {
   return errnoCell[0];
 }
 
+/** To be told of each descriptor that a program was given which has just been started: Deno has closed them by itself. */
+export function givenAway(_fd: number): void {}
+
 /**
  * The thread in which a reactor sleeps. Its text is sent to the thread as it stands here: a thread of a module would need
  * `--allow-read` of that module, and a place in every bundle. So it uses nothing from outside.

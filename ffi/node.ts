@@ -76,6 +76,11 @@ export function errno(): number {
   return errnoCell[0];
 }
 
+/** To be told of each descriptor that a program was given which has just been started: Node leaves them open. */
+export function givenAway(fd: number): void {
+  libc.close(fd);
+}
+
 /**
  * Sleeps in the kernel while the isolate has nothing to do, and counts the times that it woke. Node's event loop itself can
  * wait for a descriptor, so there is no thread here: none that would need files of its own behind a sandbox, and none that

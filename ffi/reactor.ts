@@ -104,6 +104,14 @@ export class Reactor {
     await this.#sleeper.start();
   }
 
+  /** Takes back {@link prepare}, when nothing is watched. */
+  async release(): Promise<void> {
+    if (this.#running) return;
+    const sleeper = this.#sleeper;
+    this.#sleeper = undefined;
+    await sleeper?.end();
+  }
+
   /**
    * Lets the event loops of this thread, and of the one that sleeps for it, have a turn so often, ms, whether or not there is
    * a reason. For what the runtime does by itself: Deno exports no metrics while an event loop of the process stands still.

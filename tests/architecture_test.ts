@@ -124,8 +124,15 @@ test("Node's files export what Deno's do", { timeout: 5000 }, () => {
     "ffi/node.ts",
     "src/cli/terminal_files/deno.ts",
     "src/cli/terminal_files/node.ts",
+    "src/cli/watch/graph/deno.ts",
+    "src/cli/watch/graph/node.ts",
   ]);
-  for (const [path, least] of [["ffi/", 10], ["src/cli/terminal_files/", 3]] as const) {
+  for (
+    const [path, least] of [["ffi/", 10], ["src/cli/terminal_files/", 3], [
+      "src/cli/watch/graph/",
+      1,
+    ]] as const
+  ) {
     const exported = exportsOf(`${path}deno.ts`);
     assert.ok(exported.length >= least, exported.join());
     assert.deepEqual(exportsOf(`${path}node.ts`), exported);

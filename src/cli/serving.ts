@@ -253,6 +253,7 @@ export async function serveAllUntilSignal(
   } catch (error) {
     ready?.close();
     stop();
+    await Reactor.shared().release();
     throw error;
   }
   for (const [signal, action] of Object.entries(signals)) process.on(signal, action);

@@ -428,8 +428,9 @@ test("the guest connects to a Unix socket of the host", LIMIT, async (t) => {
   server.listen(`${unixPath}_77`);
   onEnd(t, () => void server.close());
   await once(server, "listening");
+  const connection = once(server, "connection");
   await guest.send({ op: REQUEST, dstPort: 77 });
-  const [socket] = await once(server, "connection") as [Socket];
+  const [socket] = await connection as [Socket];
   onEnd(t, () => void socket.destroy());
   await guest.expect(RESPONSE);
   // The guest ends its half, the host still sends; then the host leaves.
@@ -459,8 +460,9 @@ test("a guest that has closed loses nothing that it sent before", LIMIT, async (
   server.listen(`${unixPath}_77`);
   onEnd(t, () => void server.close());
   await once(server, "listening");
+  const connection = once(server, "connection");
   await guest.send({ op: REQUEST, dstPort: 77 });
-  const [socket] = await once(server, "connection") as [Socket];
+  const [socket] = await connection as [Socket];
   onEnd(t, () => void socket.destroy());
   await guest.expect(RESPONSE);
   let sent = 0;

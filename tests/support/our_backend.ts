@@ -175,6 +175,8 @@ export async function startBackend(
   const cli = join(root, "src/cli/mod.ts");
   const child = startDeno(scope, [...permissions, cli, command, `--socket-path=${socket}`, ...args]);
   await child.waitLine(FINE);
+  // What it says first may be of its sandbox.
+  await child.waitSocket(socket);
   return new OurBackend(scope, child, socket, replaces);
 }
 
@@ -195,6 +197,8 @@ export async function startDisk(scope: Scope, options: DiskOptions): Promise<Our
     ...args,
   ]);
   await child.waitLine(FINE);
+  // What it says first may be of its sandbox.
+  await child.waitSocket(socket);
   const backend = new OurBackend(scope, child, socket, replaces);
   if (workers !== undefined && replaces === undefined) await backend.learnSleep(Number(workers));
   return backend;

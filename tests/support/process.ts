@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn, type StdioOptions } from "node:child_process";
-import { closeSync, readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { constants } from "node:os";
 import { basename } from "node:path";
 import process from "node:process";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
+import { givenAway } from "../../ffi/deno.ts";
 import { onEnd, type Scope } from "./cleanup.ts";
 import { which } from "./path.ts";
-import { runtime } from "./runtime.ts";
 
 /** How much of a program's output is kept for error messages, in characters. */
 const OUTPUT_LIMIT = 64 * 1024;
@@ -130,7 +130,7 @@ export class Child {
       ...fds,
     ]);
     // Deno has done so.
-    if (runtime === "node") fds.forEach((fd) => closeSync(fd));
+    fds.forEach(givenAway);
     this.#child = child;
     const collect = (text: string): void => {
       this.#output = (this.#output + text).slice(-OUTPUT_LIMIT);
@@ -194,12 +194,12 @@ export class Child {
     });
   }
 
-  /** Waits until there is a Unix socket at `path`. */
+  /** Waits until somebody listens on the Unix socket at `path`. */
   async waitSocket(path: string, timeout: number = PATIENCE): Promise<void> {
     await this.#until(
       `the socket ${path}`,
       timeout,
-      () => statSync(path, { throwIfNoEntry: false })?.isSocket(),
+      () => statSync(path, { throwIfNoEntry: false })?.isSocket() && isListening(path),
     );
   }
 
@@ -300,6 +300,14 @@ function killGroup(child: ChildProcess, signal: NodeJS.Signals): void {
     // No such process: nothing is left of the group.
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
+}
+
+/** Whether somebody listens on a Unix socket: its file is there a moment before. */
+function isListening(path: string): boolean {
+  // Columns: Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
+  return readFileSync("/proc/net/unix", "utf8").split("\n").some((line) =>
+    line.endsWith(` ${path}`) && line.split(/ +/)[3] === "00010000"
+  );
 }
 
 function status(code: number | null, signal: NodeJS.Signals | null): number {

@@ -17,7 +17,9 @@ function reason(error: unknown): string {
   const [first, ...rest] = errorText(error).replace(COLOUR, "").split("\n");
   // That a module was not found is what Deno says of everything that goes wrong before modules run.
   const text = first.replace(/^TypeError: /, "");
-  const place = rest.map((line) => /^\s+at (\S+:\d+:\d+)$/.exec(line)?.[1]).find((at) => at !== undefined);
+  const place = rest.map((line) => /^\s+at (\S+:\d+:\d+)$/.exec(line)?.[1]).find((at) => at !== undefined) ??
+    // Node says it before everything else.
+    /^(\S+:\d+)\n/.exec((error as Error | undefined)?.stack ?? "")?.[1];
   return place === undefined ? text : `${text} at ${place}`;
 }
 

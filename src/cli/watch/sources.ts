@@ -4,37 +4,16 @@
  * @module
  */
 
-import { execFile } from "node:child_process";
 import { statSync } from "node:fs";
-import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { graph } from "./graph/deno.ts";
 
 /**
  * How often the files are looked at, ms. They are not waited for by inotify: that knows nothing of files that others change on a
  * network, loses those that an editor replaces, and runs out. A look at 150 files takes a millisecond.
  */
 const INTERVAL = 200;
-
-/** What of `deno info --json` counts. */
-interface Graph {
-  readonly modules?: readonly { readonly specifier: string }[];
-}
-
-/** Modules that a module consists of, also those that are missing; of the module alone when the runtime does not say. */
-async function graph(module: URL, resolution: readonly string[]): Promise<string[]> {
-  const args = ["info", "--json", ...resolution, module.href];
-  const text = await new Promise<string>((resolve) =>
-    execFile(
-      process.execPath,
-      args,
-      { maxBuffer: 1 << 28, timeout: 30_000 },
-      (error, stdout) => resolve(error === null ? stdout : "{}"),
-    )
-  );
-  const modules = ((JSON.parse(text) as Graph).modules ?? []).map(({ specifier }) => specifier);
-  return [...new Set([module.href, ...modules])];
-}
 
 function stateOf(file: string): string {
   try {

@@ -6,6 +6,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import process from "node:process";
+import { givenAway } from "../../../ffi/deno.ts";
 import { close, duplicate } from "../../../ffi/fd.ts";
 import { socketPair } from "../../../ffi/socket.ts";
 import { Tether } from "./tether.ts";
@@ -49,7 +50,7 @@ export class Version {
       for (const fd of [own, ...given]) close(fd);
       throw error;
     }
-    // Deno has closed what it gave away.
+    given.forEach(givenAway);
     const child = this.#child;
     const tether = this.#tether = new Tether(own);
     this.ended = new Promise((resolve) => {
