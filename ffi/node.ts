@@ -31,6 +31,13 @@ function open(): Libc {
         `this is ${process.platform} on ${process.arch}`,
     );
   }
+  if (process.versions.bun !== undefined) {
+    // Where koffi asks for them, Bun ends the process with a report of a crash.
+    throw new Error(
+      "vhost-user does not run under Bun, which lacks functions of libuv (oven-sh/bun#18546) and ends at " +
+        "guest memory above 4 GiB; use Node 22 or newer, or Deno",
+    );
+  }
   const library = koffi.load("libc.so.6");
   return Object.fromEntries(
     Object.entries(symbols).map(([name, { parameters, result }]) => {
