@@ -3,7 +3,7 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { bytesOf, sameBytes } from "../session/scene.ts";
@@ -18,6 +18,7 @@ import { copyOf, freePort, runExample, type ServedExample, startDiskExample } fr
 
 const SECTOR = 512;
 const KIB = 1024;
+const CHUNK = 16 * KIB;
 const LIMIT = { timeout: 90_000 };
 
 /** The web server of BusyBox, with a folder of files. */
@@ -270,31 +271,33 @@ const mishaps: Readonly<Record<string, (response: ServerResponse, from: number, 
   "no answer in time": () => {},
 };
 
-for (const [name, mishap] of Object.entries(mishaps)) {
-  test(`the server is asked again: ${name}`, LIMIT, async (t) => {
-    const content = bytesOf(5, 256 * KIB);
-    const failed = new Set<number>();
-    const server = await oddServer(t, content, (_request, response, from, to) => {
-      if (failed.has(from) || to - from < 512) return false;
-      failed.add(from);
-      mishap(response, from, to);
-      return true;
-    });
-    const { driver, child } = await drive(t, server, ["--timeout=1"]);
-    sameBytes(await driver.read(0, 64 * KIB), content.slice(0, 64 * KIB));
-    assert.equal(failed.size, 4);
-    assert.doesNotMatch(child.output, /bytes \d+ to/);
+test("the server is asked again, whatever went wrong", LIMIT, async (t) => {
+  const content = bytesOf(5, 256 * KIB);
+  const list = Object.values(mishaps);
+  const failed = new Set<number>();
+  const server = await oddServer(t, content, (_request, response, from, to) => {
+    const mishap = list[from / CHUNK];
+    if (failed.has(from) || to - from < SECTOR || mishap === undefined) return false;
+    failed.add(from);
+    mishap(response, from, to);
+    return true;
   });
-}
+  const { driver, child } = await drive(t, server, ["--timeout=1"]);
+  sameBytes(await driver.read(0, 256 * KIB), content);
+  assert.equal(failed.size, list.length);
+  assert.doesNotMatch(child.output, /bytes \d+ to/);
+});
+
+type Offence = readonly [message: RegExp, act: (response: ServerResponse, from: number, to: number) => void];
+
+const CHANGED = /the file has changed/;
 
 /** What a server must not do. */
-const offences: Readonly<
-  Record<string, [RegExp, (response: ServerResponse, from: number, to: number) => void]>
-> = {
+const offences: Readonly<Record<string, Offence>> = {
   "404": [/404 Not Found/, (response) => void response.writeHead(404).end()],
   "500, always": [/500 Internal Server Error/, (response) => void response.writeHead(500).end()],
   "another range": [
-    /was asked for bytes 16384-32767\/262144, and sends bytes 0-16383\/262144/,
+    /was asked for bytes \d+-\d+\/262144, and sends bytes 0-16383\/262144/,
     (response) => {
       response.writeHead(206, { "content-range": "bytes 0-16383/262144", "etag": '"1"' }).end(
         new Uint8Array(16384),
@@ -309,12 +312,12 @@ const offences: Readonly<
     response.on("drain", more);
     more();
   }],
-  "another version": [/the file has changed/, (response, from, to) => {
+  "another version": [CHANGED, (response, from, to) => {
     response.writeHead(206, { "content-range": `bytes ${from}-${to - 1}/262144`, "etag": '"2"' });
     response.end(new Uint8Array(to - from));
   }],
   "all of it": [
-    /the file has changed/,
+    CHANGED,
     (response) => void response.writeHead(200).end(new Uint8Array(262144)),
   ],
   "compressed bytes": [/compresses the file \(gzip\)/, (response, from, to) => {
@@ -323,24 +326,39 @@ const offences: Readonly<
   }],
 };
 
-for (const [name, [message, offend]] of Object.entries(offences)) {
-  test(`an I/O error, of that request alone: ${name}`, LIMIT, async (t) => {
-    const content = bytesOf(6, 256 * KIB);
-    const server = await oddServer(t, content, (_request, response, from, to) => {
-      if (from !== 16 * KIB) return false;
-      offend(response, from, to);
-      return true;
-    });
-    const { driver, child } = await drive(t, server, ["--retries=1"]);
-    sameBytes(await driver.read(0, 4096), content.slice(0, 4096));
-    const [bad, good] = await Promise.allSettled([driver.read(16 * KIB, 4096), driver.read(4096, 4096)]);
+/** Serves a disk of which chunk 1 and up each have such an offence instead, and reads them. */
+async function offend(
+  t: TestContext,
+  list: readonly Offence[],
+): Promise<{ driver: BlkDriver; content: Uint8Array }> {
+  const content = bytesOf(6, 256 * KIB);
+  const server = await oddServer(t, content, (_request, response, from, to) => {
+    const offence = list[from / CHUNK - 1];
+    offence?.[1](response, from, to);
+    return offence !== undefined;
+  });
+  const { driver, child } = await drive(t, server, ["--retries=1"]);
+  sameBytes(await driver.read(0, 4096), content.slice(0, 4096));
+  for (const [i, [message]] of list.entries()) {
+    const at = (i + 1) * CHUNK;
+    const [bad, good] = await Promise.allSettled([driver.read(at, 4096), driver.read(4096, 4096)]);
     assert.equal(bad.status, "rejected");
     assert.equal(good.status, "fulfilled");
-    assert.match(await child.waitLine(/^http_disk: bytes 16384 to 32768: /), message);
-    // Once the file is another, nothing of it is taken any more.
-    if (!/changed/.test(message.source)) {
-      sameBytes(await driver.read(64 * KIB, 4096), content.slice(64 * KIB, 68 * KIB));
-    } else await assert.rejects(driver.read(64 * KIB, 4096), /I\/O error/);
+    assert.match(await child.waitLine(new RegExp(`^http_disk: bytes ${at} to ${at + CHUNK}: `)), message);
+  }
+  return { driver, content };
+}
+
+test("an I/O error, of that request alone, whatever the server sends", LIMIT, async (t) => {
+  const list = Object.values(offences).filter(([message]) => message !== CHANGED);
+  const { driver, content } = await offend(t, list);
+  sameBytes(await driver.read(128 * KIB, 4096), content.slice(128 * KIB, 132 * KIB));
+});
+
+for (const name of ["another version", "all of it"]) {
+  test(`once the file is another, nothing of it is taken any more: ${name}`, LIMIT, async (t) => {
+    const { driver } = await offend(t, [offences[name]]);
+    await assert.rejects(driver.read(128 * KIB, 4096), /I\/O error/);
   });
 }
 

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import process from "node:process";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BlkDriver } from "../../src/tools/blk_driver.ts";
@@ -11,9 +10,9 @@ import { bytesOf, eventually, sameBytes } from "../session/scene.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
 import { Guest } from "../support/guest.ts";
 import { MIB } from "../support/image.ts";
-import { root } from "../support/our_backend.ts";
+import { root, startDeno } from "../support/our_backend.ts";
 import { realTest } from "../support/peers.ts";
-import { Child } from "../support/process.ts";
+import type { Child } from "../support/process.ts";
 import { qemuIo } from "../support/qemu_io.ts";
 import { Random } from "../support/random.ts";
 import { copyOf, freePort, runExample, type ServedExample, startDiskExample } from "./support.ts";
@@ -44,8 +43,8 @@ class Store {
 
   async start(): Promise<void> {
     const script = join(root, "tests/examples/s3_server.ts");
-    const args = ["run", "--allow-all", script, this.folder, `${this.port}`];
-    this.#child = Child.start(this.#scope, process.execPath, args, { env: { NO_COLOR: "1" } });
+    const permissions = ["--allow-net", "--allow-read", "--allow-write", "--allow-env", "--allow-sys"];
+    this.#child = startDeno(this.#scope, [...permissions, script, this.folder, `${this.port}`]);
     await this.#child.waitLine(/^listening on/, 60_000);
   }
 
