@@ -4,12 +4,13 @@
  *     nbdkit memory 1G
  *     deno run --allow-ffi --allow-net=localhost:10809 examples/nbd_disk.ts nbd://localhost
  *
- * and the socket is `/tmp/nbd_disk.sock`. A server on a Unix socket takes other permissions, TLS those for its files:
+ * and the socket is `/tmp/nbd_disk.sock`. A server on a Unix socket takes other permissions:
  *
  *     deno run --allow-ffi --allow-net=unix:/tmp/nbd.sock --allow-read=/tmp/nbd.sock --allow-write=/tmp/nbd.sock \
  *       examples/nbd_disk.ts 'nbd+unix:///?socket=/tmp/nbd.sock'
- *     deno run --allow-ffi --allow-net=nas:10809 --allow-read=ca.pem examples/nbd_disk.ts --tls-ca=ca.pem nbds://nas/disk
  *
+ * TLS takes `nbds://HOST/NAME` and, unless the system trusts the server's certificate, `--tls-ca=ca.pem` with
+ * `--allow-read=ca.pem`.
  * With `--help` it says what else it takes. `vhost-user run examples/nbd_disk.ts --option uri=nbd://localhost` serves the
  * same disk with all options of that command.
  *

@@ -7,7 +7,7 @@ import { test, type TestContext } from "node:test";
 import { BlkDriver, type BlkDriverOptions } from "../../src/tools/blk_driver.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { allocated, MIB, newImage, sha256 } from "../support/image.ts";
-import { NbdServer } from "../support/nbd_server.ts";
+import { NbdServer, startNbdPort } from "../support/nbd_server.ts";
 import { root, startDeno } from "../support/our_backend.ts";
 import { peerPath, realTest } from "../support/peers.ts";
 import { Child, run } from "../support/process.ts";
@@ -371,20 +371,11 @@ realTest("over TCP, with TLS", ["nbdkit", "openssl"], LIMIT, async (t) => {
     );
   }
   const port = await freePort();
-  const server = Child.start(t, peerPath("nbdkit"), [
-    ...[
-      "--foreground",
-      "--exit-with-parent",
-      "--ipaddr=127.0.0.1",
-      `--port=${port}`,
-      `--pidfile=${at("pid")}`,
-    ],
+  await startNbdPort(
+    t,
+    port,
     ...["--tls=require", `--tls-certificates=${folder}`, "--tls-verify-peer", "memory", "8M"],
-  ]);
-  while (!existsSync(at("pid"))) {
-    assert.equal(server.code, undefined, server.output);
-    await new Promise((done) => setTimeout(done, 10));
-  }
+  );
   const net = `--allow-net=127.0.0.1:${port}`;
   const files = (...names: string[]): string => `--allow-read=${names.map(at).join(",")}`;
   const client = [`--tls-cert=${at("client-cert.pem")}`, `--tls-key=${at("client-key.pem")}`];
