@@ -40,7 +40,7 @@ realTest(
       })`;
     const first = await Page.open(t, url);
     await first.until("typeof terminal === 'object'");
-    await first.until(shown("#"));
+    await first.until(shown("built-in shell"));
     await first.type("echo $((6 * 7)) times\n");
     await first.until(shown("42 times"));
     assert.equal(await guest.run("stty -F /dev/hvc0 size"), "30 100");
