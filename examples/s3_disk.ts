@@ -22,6 +22,7 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -114,7 +115,7 @@ class Bucket {
   async put(name: string, data: Uint8Array<ArrayBuffer>): Promise<void> {
     const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
     // Signed with the rest: what arrives is what was sent.
-    await this.#request("PUT", name, data, { "x-amz-content-sha256": hash.toHex() });
+    await this.#request("PUT", name, data, { "x-amz-content-sha256": Buffer.from(hash).toString("hex") });
   }
 
   async delete(name: string): Promise<void> {
@@ -232,7 +233,7 @@ class S3Chunks implements ChunkStore {
     if (!this.#lost && performance.now() >= this.#trustedUntil) {
       const owner = await this.#bucket.get("owner");
       this.#trustedUntil = performance.now() + TRUST;
-      this.#lost = owner === undefined || owner.toHex() !== this.#owner.toHex();
+      this.#lost = owner === undefined || Buffer.compare(owner, this.#owner) !== 0;
       if (this.#lost) {
         console.error("s3_disk: another process has taken over the disk: nothing is written any more");
       }

@@ -23,11 +23,11 @@ export function moduleDoc(file: string): string | undefined {
   return comment?.replaceAll(/^ \* ?/gm, "");
 }
 
-/** The commands of a module doc, each in a line: what is indented by four and begins with Deno, or a variable for it. */
+/** The commands of a module doc, each in a line: what is indented and begins with Deno, or a variable for it. */
 export function commandsOf(file: string): string[] {
   const doc = (moduleDoc(file) ?? "").replaceAll(/ \\\n\s*/g, " ");
   return doc.split("\n").flatMap((line) =>
-    /^ {4}((?:[A-Z_]+=\S+ )*deno (?:run|task) .*)$/.exec(line)?.[1] ?? []
+    /^ {2,}((?:[A-Z_]+=\S+ )*deno (?:run|task) .*)$/.exec(line)?.[1] ?? []
   );
 }
 

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { test, type TestContext } from "node:test";
@@ -9,14 +10,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { FrontEnd } from "../../src/frontend/mod.ts";
 import { recording } from "../coverage/destination.ts";
-import { tempDir } from "../support/cleanup.ts";
+import { onEnd, tempDir } from "../support/cleanup.ts";
 import { imageOf } from "../support/image.ts";
 import { NbdServer, startNbdPort } from "../support/nbd_server.ts";
 import { root, startDisk } from "../support/our_backend.ts";
 import { type PeerName, realTest } from "../support/peers.ts";
-import { Child } from "../support/process.ts";
+import { Child, run } from "../support/process.ts";
 import { runtime, splitWords, startWords } from "../support/runtime.ts";
 import { commandsOf, exampleFiles, moduleDoc, wordsOf } from "./commands.ts";
+import { freePort } from "./support.ts";
 
 // Every file in examples/, whatever it is called: it says what it is, docs/examples.md names it, and the commands that it gives
 // work as they stand there, with the permissions that they name and no others.
@@ -33,21 +35,49 @@ interface Setting {
   readonly ends?: RegExp;
   /** More arguments. */
   readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** The settings of what cannot just be started, by file; what there is to be installed; and why one is not run under Node. */
 interface Needs {
   readonly peers?: readonly PeerName[];
   readonly denoOnly?: string;
-  set?(t: TestContext, folder: string): Promise<Setting> | Setting;
+  set?(t: TestContext, folder: string, command: string): Promise<Setting> | Setting;
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
+/** A file of zeros on a web server that answers requests for ranges. */
+async function webFile(t: TestContext): Promise<string> {
+  const size = 1 << 20;
+  const server = createServer(({ headers, method }, response) => {
+    const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(headers.range ?? "") ?? [];
+    const length = from === undefined ? size : Number(to) - Number(from) + 1;
+    response.writeHead(from === undefined ? 200 : 206, {
+      "content-length": length,
+      "accept-ranges": "bytes",
+      ...from === undefined ? {} : { "content-range": `bytes ${from}-${to}/${size}` },
+    });
+    response.end(method === "HEAD" ? undefined : Buffer.alloc(length));
+  });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return typeof address === "object" && address !== null ? address.port : 0;
+  onEnd(t, () => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+/** A store that speaks as S3 does. */
+async function objectStore(t: TestContext): Promise<string> {
+  const port = await freePort();
+  const words = startWords(["--allow-all", "--no-check"], [join(root, "tests/examples/s3_server.ts")]);
+  const child = Child.start(t, process.execPath, [...words, tempDir(t), String(port)], {
+    env: { NO_COLOR: "1" },
+  });
+  for (;; await sleep(20)) {
+    const up = await fetch(`http://127.0.0.1:${port}/`).then((answer) => answer.body?.cancel(), () => null);
+    if (up !== null) return `127.0.0.1:${port}`;
+    assert.equal(child.code, undefined, child.output);
+  }
 }
 
 const NEEDS: Readonly<Record<string, Needs>> = {
@@ -61,6 +91,36 @@ const NEEDS: Readonly<Record<string, Needs>> = {
       const contents = Buffer.alloc(4096, "sector ");
       await startDisk(t, { file: imageOf(t, contents), socket: join(folder, "disk.sock") });
       return { ends: /sector /, instead: { " > sector.bin": "" } };
+    },
+  },
+  "examples/http_disk.ts": {
+    set: async (t) => {
+      const place = await webFile(t);
+      return { instead: { "https://example.org": `http://${place}`, "=example.org": `=${place}` } };
+    },
+  },
+  "examples/s3_disk.ts": {
+    set: async (t) => {
+      const place = await objectStore(t);
+      return {
+        instead: { "https://s3.example.org": `http://${place}`, "s3.example.org": place, "=20G": "=20M" },
+        env: { AWS_ACCESS_KEY_ID: "S3RVER", AWS_SECRET_ACCESS_KEY: "S3RVER" },
+      };
+    },
+  },
+  "examples/encrypted_disk.ts": {
+    set: async (_t, folder, command) => {
+      const file = join(folder, "disk.enc");
+      const setting = {
+        instead: { "disk.enc": "/tmp/disk.enc", "=10G": "=1M" },
+        env: { DISK_PASSPHRASE: "correct horse" },
+      };
+      if (command.includes("--create")) return { ...setting, ends: /^/ };
+      await run(process.execPath, [
+        ...startWords(["--allow-all"], [join(root, "examples/encrypted_disk.ts")]),
+        ...["--create=1M", file],
+      ], { env: setting.env });
+      return setting;
     },
   },
   "examples/metrics.ts": { set: async () => ({ instead: { "9464": String(await freePort()) } }) },
@@ -140,7 +200,7 @@ function copy(file: string, folder: string, translate: (text: string) => string)
 
 async function follow(t: TestContext, file: string, command: string): Promise<void> {
   const folder = tempDir(t);
-  const { instead = {}, ends, args = [] } = await NEEDS[file]?.set?.(t, folder) ?? {};
+  const { instead = {}, ends, args = [], env: own = {} } = await NEEDS[file]?.set?.(t, folder, command) ?? {};
   const translate = (text: string): string =>
     Object.entries(instead).reduce((all, [from, to]) => all.replaceAll(from, to), text)
       .replaceAll(/\/tmp(?=[/"])/g, folder);
@@ -150,6 +210,7 @@ async function follow(t: TestContext, file: string, command: string): Promise<vo
     RUST_BACKTRACE: "0",
     DENO_NO_PROMPT: "1",
     DENO_NO_UPDATE_CHECK: "1",
+    ...own,
   };
   for (; words[0].includes("="); words.shift()) {
     const [name, value] = words[0].split("=");
@@ -162,8 +223,8 @@ async function follow(t: TestContext, file: string, command: string): Promise<vo
     const script = copy(file, folder, translate);
     // The file stands for itself also where it may be read.
     const [flags, program] = splitWords(words.slice(2).map((word) => word.replaceAll(file, script)));
-    const own = ["--no-lock", `--config=${join(root, "deno.json")}`, ...recording(process)];
-    start = startWords([...own, ...flags], [...program, ...args]);
+    const always = ["--no-lock", `--config=${join(root, "deno.json")}`, ...recording(process)];
+    start = startWords([...always, ...flags], [...program, ...args]);
   }
   const child = Child.start(t, process.execPath, start, { cwd: root, env, pipe: ends !== undefined });
   if (ends === undefined) {

@@ -14,6 +14,7 @@ import { Child, run } from "../support/process.ts";
 import { qemuIo } from "../support/qemu_io.ts";
 import { Random } from "../support/random.ts";
 import { restoreGuest } from "../support/snapshot.ts";
+import { freePort } from "./support.ts";
 
 // examples/nbd_disk.ts in front of real NBD servers, and of one that lies.
 
@@ -400,16 +401,6 @@ realTest("over TCP, with TLS", ["nbdkit", "openssl"], LIMIT, async (t) => {
   assert.equal(await plain.child.waitEnd(30_000), 1);
   assert.match(plain.child.output, /wants TLS/);
 });
-
-/** A port that nobody listens on, a moment ago. */
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
-}
 
 /** A server that agrees on a disk of 1 MiB as it should, and answers requests by a function. */
 async function liar(
