@@ -1,7 +1,13 @@
 /**
- * A console that logs in by itself and runs a command:
+ * A console that logs in by itself, runs a command and ends the guest: an installation without hands, a test.
  *
- *   deno run --allow-ffi examples/console.ts
+ *     deno run --allow-ffi examples/console.ts
+ *
+ * and the socket is `/tmp/console.sock`. What to wait for and what to say is the list `steps`; the guest has a `getty` on
+ * `hvc0`. In QEMU 11 a console is `-device vhost-user-test-device-pci,virtio-id=3,num_vqs=4,vq_size=64,config_size=12`. For
+ * people, there is `web_console.ts`.
+ *
+ * @module
  */
 
 import { serve } from "@vhost/user";

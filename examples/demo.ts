@@ -1,8 +1,16 @@
 /**
- * Serves a disk and drives it, over a real socket with really shared memory:
+ * Serves a disk and drives it, over a real socket with really shared memory. Part of the toolkit's checkout: it uses parts that
+ * are not in the package.
  *
- *   deno task demo           with our own front-end; needs nothing else
- *   deno task demo --vm      with a Linux guest in QEMU
+ *     deno task demo
+ *
+ * has our own front-end and needs nothing else,
+ *
+ *     deno task demo --vm
+ *
+ * a Linux guest in QEMU. With `--help` it says what else it takes.
+ *
+ * @module
  */
 
 import { createHash, randomFillSync } from "node:crypto";

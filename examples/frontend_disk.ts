@@ -1,10 +1,12 @@
 /**
- * The other side: reads a disk behind a vhost-user socket, as a virtual machine monitor's firmware would.
+ * The other side: reads a sector of a disk behind a vhost-user socket, as a virtual machine monitor's firmware would.
  *
- *   deno run --allow-ffi examples/frontend_disk.ts /tmp/disk.sock [sector] > sector.bin
+ *     deno run --allow-ffi examples/frontend_disk.ts /tmp/disk.sock 0 > sector.bin
  *
- * Works with any back-end for disks: `deno task vhost-user blk`, qemu-storage-daemon, SPDK. When the back-end is restarted
- * in the middle, the read goes on with the new one.
+ * Works with any back-end for disks: `vhost-user blk`, qemu-storage-daemon, SPDK. When the back-end is restarted in the middle,
+ * the read goes on with the new one, within ten seconds.
+ *
+ * @module
  */
 
 import process from "node:process";

@@ -1,3 +1,13 @@
+/**
+ * A GPIO chip of which one line is a button, pressed once a second, and another a lamp, which the guest switches.
+ *
+ *     deno run --allow-ffi examples/gpio.ts
+ *
+ * and the socket is `/tmp/gpio.sock`, for `-device vhost-user-gpio-pci`.
+ *
+ * @module
+ */
+
 import { serve } from "@vhost/user";
 import { GpioDevice, GpioLines } from "@vhost/user/devices/gpio";
 

@@ -1,7 +1,11 @@
 /**
- * A keyboard that types by itself: a demonstration, an installer without hands, a test.
+ * A keyboard that types by itself, a greeting every five seconds: a demonstration, an installer without hands, a test.
  *
- *   deno run --allow-ffi examples/keyboard.ts
+ *     deno run --allow-ffi examples/keyboard.ts
+ *
+ * and the socket is `/tmp/keyboard.sock`, for `-device vhost-user-input-pci`.
+ *
+ * @module
  */
 
 import { serve } from "@vhost/user";

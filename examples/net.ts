@@ -1,7 +1,12 @@
 /**
- * A network of one web page: every guest that connects gets an address, finds `hello.test` and nothing else.
+ * A network of one web page: every guest that connects finds `hello.test` and nothing else.
  *
  *     deno run --allow-ffi examples/net.ts
+ *
+ * and the socket is `/tmp/net.sock`. The guest gets its address by DHCP; `wget -O - http://hello.test/` is answered by the
+ * function below, without a socket of this machine. For a network that leads elsewhere, see `net_firewall.ts`.
+ *
+ * @module
  */
 
 import { serve } from "@vhost/user";

@@ -1,3 +1,13 @@
+/**
+ * An entropy device, whole.
+ *
+ *     deno run --allow-ffi examples/rng.ts
+ *
+ * and the socket is `/tmp/rng.sock`, for `-device vhost-user-rng-pci`.
+ *
+ * @module
+ */
+
 import { defineDevice, serve } from "@vhost/user";
 
 const rng = defineDevice({

@@ -1,3 +1,13 @@
+/**
+ * A sensor by SCMI: a processor that gets warm and cools down again.
+ *
+ *     deno run --allow-ffi examples/scmi.ts
+ *
+ * and the socket is `/tmp/scmi.sock`. In QEMU 11 it is `-device vhost-user-scmi-pci`; Linux has its driver on Arm.
+ *
+ * @module
+ */
+
 import { serve } from "@vhost/user";
 import { ScmiDevice, sensorProtocol, SimulatedSensor } from "@vhost/user/devices/scmi";
 

@@ -1,4 +1,14 @@
-// A disk in memory, for: vhost-user run examples/scratch_disk.ts --socket-path=/tmp/scratch.sock --option mib=128 --watch
+/**
+ * A disk in memory, as a module for `vhost-user run`: with options of its own, and made anew when the file changes.
+ *
+ *     deno run --allow-ffi --allow-read=examples/scratch_disk.ts src/cli/mod.ts run examples/scratch_disk.ts \
+ *       --socket-path=/tmp/scratch_disk.sock --option mib=128 --option id=mine
+ *
+ * and the socket is `/tmp/scratch_disk.sock`. With `--watch` besides, changes are served as they are saved (docs/run.md).
+ *
+ * @module
+ */
+
 import { BlkDevice, MemoryStorage } from "@vhost/user/devices/blk";
 
 /** What `--option` says. */

@@ -1,4 +1,13 @@
-// A SCSI host with one disk in memory, and a second that is plugged in and out every ten seconds.
+/**
+ * A SCSI host with one disk in memory, and a second that is plugged in and out every ten seconds.
+ *
+ *     deno run --allow-ffi examples/scsi.ts
+ *
+ * and the socket is `/tmp/scsi.sock`, for `-device vhost-user-scsi-pci`.
+ *
+ * @module
+ */
+
 import { serve } from "@vhost/user";
 import { MemoryStorage, ScsiDevice } from "@vhost/user/devices/scsi";
 

@@ -1,4 +1,13 @@
-// A sound card that shows how loud the guest is, and lets it record a tone.
+/**
+ * A sound card that shows how loud the guest is, and lets it record a tone.
+ *
+ *     deno run --allow-ffi examples/sound.ts
+ *
+ * and the socket is `/tmp/sound.sock`, for `-device vhost-user-snd-pci`. In the guest, `speaker-test` makes bars on this terminal.
+ *
+ * @module
+ */
+
 import { serve } from "@vhost/user";
 import { SoundDevice, type SoundOutput, ToneInput } from "@vhost/user/devices/sound";
 

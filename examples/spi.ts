@@ -1,3 +1,13 @@
+/**
+ * An SPI bus with a flash memory at chip select 0, and a part of your own at 1 that gives back what it got, a byte later.
+ *
+ *     deno run --allow-ffi examples/spi.ts
+ *
+ * and the socket is `/tmp/spi.sock`. In QEMU 11 it is `-device vhost-user-spi-pci`.
+ *
+ * @module
+ */
+
 import { serve } from "@vhost/user";
 import { SimulatedSpiBus, SpiDevice, SpiFlash, type SpiPart } from "@vhost/user/devices/spi";
 

@@ -1,7 +1,14 @@
-// A service for a guest, and a connection to one in the guest. Attach it in QEMU by
-//   -chardev socket,id=c0,path=/tmp/vsock.sock -device vhost-user-vsock-pci,chardev=c0
-// and say in the guest
-//   socat - VSOCK-CONNECT:2:1234
+/**
+ * A service for a guest, and a connection to one in the guest.
+ *
+ *     deno run --allow-ffi examples/vsock.ts
+ *
+ * and the socket is `/tmp/vsock.sock`, for `-device vhost-user-vsock-pci`. In the guest, `socat - VSOCK-CONNECT:2:1234` is
+ * answered in capitals; port 1235 answers with what port 5000 of the guest says.
+ *
+ * @module
+ */
+
 import { serve } from "@vhost/user";
 import { VsockDevice } from "@vhost/user/devices/vsock";
 

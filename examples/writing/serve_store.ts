@@ -1,3 +1,13 @@
+/**
+ * Serves the key-value store of `store.ts`, which keeps its entries in a file. Of the page docs/writing-a-device.md.
+ *
+ *     deno run --allow-ffi --allow-read=/tmp/store.jsonl --allow-write=/tmp/store.jsonl examples/writing/serve_store.ts
+ *
+ * and the socket is `/tmp/store.sock`. Another socket and another file can follow.
+ *
+ * @module
+ */
+
 import { existsSync, readFileSync } from "node:fs";
 import { appendFile } from "node:fs/promises";
 import process from "node:process";

@@ -1,3 +1,9 @@
+/**
+ * A device of one's own: a key-value store, which `serve_store.ts` serves. Of the page docs/writing-a-device.md.
+ *
+ * @module
+ */
+
 import {
   defineDevice,
   type Device,

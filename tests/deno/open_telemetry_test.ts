@@ -94,8 +94,8 @@ test("Deno exports the example's figures to a collector", { timeout: 90_000 }, a
   const source = readFileSync(join(root, "examples/metrics.ts"), "utf8");
   const script = join(folder, "metrics.ts");
   const replaced = source.replace('"/tmp/metrics.sock"', JSON.stringify(socket)).replace(
-    "port: 9464",
-    "port: 0",
+    ".listen(9464",
+    ".listen(0",
   );
   assert.equal(
     replaced.length,

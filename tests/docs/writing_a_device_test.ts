@@ -31,7 +31,9 @@ test("the listings are the files", { timeout: 5000 }, () => {
     "examples/writing/linux/virtio_store.c",
     "tests/real/guest_store_test.ts",
   ]);
-  for (const [file, left] of rest) {
+  for (const [file, text] of rest) {
+    // What an example is, is said at its head.
+    const left = text.replace(/^\/\*\*\n[^]*?\n \* @module\n \*\/\n/, "");
     if (file.endsWith(".ts")) assert.equal(left.trim(), "", `${file} has more than the page lists`);
   }
 });

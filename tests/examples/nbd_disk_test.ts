@@ -7,13 +7,14 @@ import { test, type TestContext } from "node:test";
 import { BlkDriver, type BlkDriverOptions } from "../../src/tools/blk_driver.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
 import { allocated, MIB, newImage, sha256 } from "../support/image.ts";
-import { NbdServer } from "../support/nbd_server.ts";
+import { NbdServer, startNbdPort } from "../support/nbd_server.ts";
 import { root, startDeno } from "../support/our_backend.ts";
 import { peerPath, realTest } from "../support/peers.ts";
 import { Child, run } from "../support/process.ts";
 import { qemuIo } from "../support/qemu_io.ts";
 import { Random } from "../support/random.ts";
 import { restoreGuest } from "../support/snapshot.ts";
+import { freePort } from "./support.ts";
 
 // examples/nbd_disk.ts in front of real NBD servers, and of one that lies.
 
@@ -371,20 +372,11 @@ realTest("over TCP, with TLS", ["nbdkit", "openssl"], LIMIT, async (t) => {
     );
   }
   const port = await freePort();
-  const server = Child.start(t, peerPath("nbdkit"), [
-    ...[
-      "--foreground",
-      "--exit-with-parent",
-      "--ipaddr=127.0.0.1",
-      `--port=${port}`,
-      `--pidfile=${at("pid")}`,
-    ],
+  await startNbdPort(
+    t,
+    port,
     ...["--tls=require", `--tls-certificates=${folder}`, "--tls-verify-peer", "memory", "8M"],
-  ]);
-  while (!existsSync(at("pid"))) {
-    assert.equal(server.code, undefined, server.output);
-    await new Promise((done) => setTimeout(done, 10));
-  }
+  );
   const net = `--allow-net=127.0.0.1:${port}`;
   const files = (...names: string[]): string => `--allow-read=${names.map(at).join(",")}`;
   const client = [`--tls-cert=${at("client-cert.pem")}`, `--tls-key=${at("client-key.pem")}`];
@@ -409,16 +401,6 @@ realTest("over TCP, with TLS", ["nbdkit", "openssl"], LIMIT, async (t) => {
   assert.equal(await plain.child.waitEnd(30_000), 1);
   assert.match(plain.child.output, /wants TLS/);
 });
-
-/** A port that nobody listens on, a moment ago. */
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
-    });
-  });
-}
 
 /** A server that agrees on a disk of 1 MiB as it should, and answers requests by a function. */
 async function liar(

@@ -1,5 +1,6 @@
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { type Scope, tempDir } from "./cleanup.ts";
 import { peerPath } from "./peers.ts";
 import { Child } from "./process.ts";
@@ -14,20 +15,25 @@ export class NbdServer {
   readonly #args: readonly string[];
 
   /**
-   * Starts nbdkit; returns when it listens.
+   * Starts nbdkit on a Unix socket of its own; returns when it listens.
    *
    * @param args its plugin and what that takes, with filters and options before it
    */
   static async start(scope: Scope, ...args: string[]): Promise<NbdServer> {
-    const server = new NbdServer(scope, args);
+    return await NbdServer.startAt(scope, join(tempDir(scope), "nbd.sock"), ...args);
+  }
+
+  /** Starts it at a path. */
+  static async startAt(scope: Scope, path: string, ...args: string[]): Promise<NbdServer> {
+    const server = new NbdServer(scope, path, args);
     await server.#listening();
     return server;
   }
 
-  private constructor(scope: Scope, args: readonly string[]) {
+  private constructor(scope: Scope, socket: string, args: readonly string[]) {
     this.#scope = scope;
     this.#args = args;
-    this.socket = join(tempDir(scope), "nbd.sock");
+    this.socket = socket;
     this.child = this.#start();
   }
 
@@ -61,4 +67,18 @@ export class NbdServer {
     this.child = this.#start();
     await this.#listening();
   }
+}
+
+/** Starts nbdkit on a port of 127.0.0.1; returns when it listens. */
+export async function startNbdPort(scope: Scope, port: number, ...args: string[]): Promise<Child> {
+  const pidFile = join(tempDir(scope), "pid");
+  const child = Child.start(scope, peerPath("nbdkit"), [
+    ...["--foreground", "--exit-with-parent", "--ipaddr=127.0.0.1", `--port=${port}`, `--pidfile=${pidFile}`],
+    ...args,
+  ]);
+  // Written when it listens.
+  for (; !existsSync(pidFile); await sleep(10)) {
+    if (child.code !== undefined) throw new Error(`nbdkit has ended: ${child.output}`);
+  }
+  return child;
 }
