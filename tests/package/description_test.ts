@@ -28,6 +28,7 @@ test("Deno's files are mapped to their twins, all of them", LIMIT, () => {
   assert.deepEqual(mappings(modules()), {
     "./ffi/deno.ts": "./ffi/node.ts",
     "./src/cli/terminal_files/deno.ts": "./src/cli/terminal_files/node.ts",
+    "./src/cli/watch/graph/deno.ts": "./src/cli/watch/graph/node.ts",
   });
   assert.equal(twinOf("ffi/fd.ts"), undefined);
   assert.equal(twinOf("ffi/not_deno.ts"), undefined);
