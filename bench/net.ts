@@ -7,13 +7,14 @@ import { onEnd, type Scope, tempDir } from "../tests/support/cleanup.ts";
 import { Child } from "../tests/support/process.ts";
 import { Testpmd } from "../tests/support/testpmd.ts";
 import { alternate } from "./alternate.ts";
+import { Distance } from "./distance.ts";
 import { type Bench, choices, type Findings, type Row, type Subject, wholeNumbers } from "./bench.ts";
 
 /** Each has a processor of its own: both look for work all the time. */
 const DRIVER_CORE = 0;
 const BACKEND_CORE = 1;
-/** Until rings and caches are warm, and how long a measurement takes, ms. */
-const WARM_UP = 500;
+/** Until rings and caches are warm and all is compiled, beside the work on one processor; and how long a measurement takes, ms. */
+const WARM_UP = 1500;
 const DURATION = 1000;
 
 const cli = fileURLToPath(new URL("../src/cli/mod.ts", import.meta.url));
@@ -148,6 +149,7 @@ export const net: Bench = {
     const sizes = wholeNumbers("size", String(values.size ?? (quick ? "64" : "64,512,1518")));
     const folder = tempDir(scope);
     const rows: Row[] = [];
+    const distance = await Distance.compile(scope);
     let sockets = 0;
     progress.start(directions.length * formats.length * sizes.length);
     for (const direction of directions) {
@@ -159,6 +161,7 @@ export const net: Bench = {
             (backend): Promise<Record<string, number>> =>
               within(scope, async (inner) => {
                 const socket = join(folder, `${sockets++}`);
+                await distance.measure(DRIVER_CORE, BACKEND_CORE);
                 await backend.start(inner, socket, direction, size);
                 return { rate: await measure(inner, socket, direction, rings, size, scale) };
               }),
@@ -179,6 +182,7 @@ export const net: Bench = {
       subjects: BACKENDS.map(({ name, peer }) => ({ name, peer })),
       rows,
       across: "size",
+      notes: [distance.note],
     };
   },
 };
