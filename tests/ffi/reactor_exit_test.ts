@@ -20,7 +20,7 @@ async function child(t: TestContext, when: string): Promise<ChildProcess> {
   return started;
 }
 
-for (const when of ["at once", "later"]) {
+for (const when of ["at once", "later", "prepared"]) {
   test(
     `when nothing is watched any more, the process ends by itself (${when})`,
     { timeout: 10_000 },
