@@ -56,6 +56,20 @@ test("memory has its limit, and what was not used for long goes first", LIMIT, a
   sameBytes(await read(access, 0, 64 * KIB), store.bytes);
 });
 
+test("a request may have many more chunks than there is room for", LIMIT, async () => {
+  for (const writeBack of [false, true]) {
+    const store = new MemoryChunks(new Uint8Array(8192 * SECTOR), SECTOR);
+    const access = new StorageAccess(new ChunkedStorage(store, { cacheSize: 1000 * SECTOR, writeBack }));
+    const data = bytesOf(4, store.size);
+    const halves = [0, 1].map((i) => data.slice(i * store.size / 2, (i + 1) * store.size / 2));
+    await Promise.all(halves.map((half, i) => access.write(i * half.length, half)));
+    sameBytes(await read(access, 0, store.size), data);
+    await access.flush();
+    sameBytes(store.bytes, data);
+    assert.deepEqual(store.offences, []);
+  }
+});
+
 test("a write is in the store when it is done, and only what has changed", LIMIT, async () => {
   const { store, access } = disk();
   const expected = store.bytes.slice();

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { createServer, request } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -98,6 +101,41 @@ class Store {
   }
 }
 
+/**
+ * Passes requests on to a store once all of them has come: then a put happens as a whole or not at all, as S3 promises, where
+ * s3rver keeps the half of an object whose sender has died.
+ */
+async function wholeRequests(scope: Scope, store: Store): Promise<{ port: number; idle: () => boolean }> {
+  let under = 0;
+  const server = createServer((incoming, answer) => {
+    const pieces: Uint8Array[] = [];
+    incoming.on("error", () => {});
+    incoming.on("data", (piece) => pieces.push(piece));
+    incoming.once("end", () => {
+      under++;
+      const { method, url, headers } = incoming;
+      const passed = request(
+        { host: "127.0.0.1", port: store.port, method, path: url, headers },
+        (response) => {
+          response.once("close", () => under--);
+          answer.writeHead(response.statusCode ?? 500, response.headers);
+          response.pipe(answer);
+          // The one who has asked may be gone.
+          answer.once("close", () => response.resume());
+        },
+      );
+      passed.once("error", () => under--);
+      passed.end(Buffer.concat(pieces));
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  onEnd(scope, () => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return { port: (server.address() as AddressInfo).port, idle: () => under === 0 };
+}
+
 async function drive(scope: Scope, socket: string): Promise<BlkDriver> {
   const driver = await BlkDriver.connect(socket, { depth: 16, maxTransfer: 16384 });
   onEnd(scope, () => driver.close().catch(() => {}));
@@ -145,12 +183,21 @@ test("what was flushed is there after a kill; with --write-through all that was 
   const size = sectors * SECTOR;
   const chunkSize = 32 * 1024;
   const random = Random.of(t);
+  const { port, idle } = await wholeRequests(t, store);
   for (const writeThrough of [false, true]) {
-    const { child, socket } = await store.disk(
-      `--create=${size}`,
-      `--chunk=${chunkSize}`,
-      "--cache=160K",
-      ...writeThrough ? ["--write-through"] : [],
+    const { child, socket } = await startDiskExample(
+      t,
+      "s3_disk",
+      [`--allow-net=127.0.0.1:${port}`, ENVIRONMENT],
+      [
+        ...store.options,
+        `--endpoint=http://127.0.0.1:${port}`,
+        `--create=${size}`,
+        `--chunk=${chunkSize}`,
+        "--cache=160K",
+        ...writeThrough ? ["--write-through"] : [],
+      ],
+      KEYS,
     );
     const driver = await drive(t, socket);
     await driver.write(0, new Uint8Array(size));
@@ -161,6 +208,7 @@ test("what was flushed is there after a kill; with --write-through all that was 
     load.end().catch(() => {});
     child.kill("SIGKILL");
     await child.ended;
+    await eventually("what was sent has arrived", idle);
     history.abandon();
     history.check(store.contents(size, chunkSize), "durable");
   }

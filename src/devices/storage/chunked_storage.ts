@@ -12,6 +12,8 @@ import { SECTOR, type Storage } from "./storage.ts";
 const MIB = 2 ** 20;
 /** Readers that are followed at once. */
 const READERS = 8;
+/** Chunks of one request that are worked on at once. */
+const LANES = 64;
 /** Chunks for which there must be room. */
 const MIN_SLOTS = 4;
 
@@ -103,7 +105,7 @@ export class ChunkedStorage implements Storage {
   /** Chunks that the store does not have as they are, the longest so first. */
   readonly #dirty = new Set<Slot>();
   /** Who waits for room. */
-  #waiting: (() => void)[] = [];
+  readonly #waiting: (() => void)[] = [];
   /** Operations of the store that may still begin, and who waits for that. */
   #turns: number;
   readonly #queue: (() => void)[] = [];
@@ -205,7 +207,7 @@ export class ChunkedStorage implements Storage {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#wake();
+    for (const wake of this.#waiting.splice(0)) wake();
     this.#store.close();
   }
 
@@ -217,13 +219,19 @@ export class ChunkedStorage implements Storage {
   ): Promise<void> {
     const size = this.#chunkSize;
     const pending: Promise<void>[] = [];
-    for (let at = position; at < end;) {
-      const index = Math.floor(at / size);
-      const from = at - index * size;
-      const to = Math.min(size, end - index * size);
-      pending.push(act(index, from, to, at - position));
-      at += to - from;
-    }
+    let next = position;
+    const lane = async (): Promise<void> => {
+      while (next < end) {
+        const at = next;
+        const index = Math.floor(at / size);
+        const from = at - index * size;
+        const to = Math.min(size, end - index * size);
+        next += to - from;
+        await act(index, from, to, at - position);
+      }
+    };
+    // A long request of small chunks must not take all room at once.
+    for (let i = 0; i < LANES && next < end; i++) pending.push(lane());
     // All of them: who is told of an error takes the memory away that the others still use.
     await all(pending);
   }
@@ -280,7 +288,7 @@ export class ChunkedStorage implements Storage {
         slot.valid = true;
       } finally {
         slot.loading = undefined;
-        this.#wake();
+        this.#wake(slot);
       }
     });
   }
@@ -392,7 +400,7 @@ export class ChunkedStorage implements Storage {
 
   #leave(slot: Slot): void {
     slot.users--;
-    this.#wake();
+    this.#wake(slot);
   }
 
   /** Waits until there may be room. */
@@ -432,11 +440,9 @@ export class ChunkedStorage implements Storage {
     return undefined;
   }
 
-  #wake(): void {
-    if (this.#waiting.length === 0) return;
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const wake of waiting) wake();
+  /** Wakes one who waits for room, if there is some or can be: who takes it wakes the next by leaving it. */
+  #wake(slot: Slot): void {
+    if (slot.users === 0) this.#waiting.shift()?.();
   }
 
   /** Keeps a chunk from being changed while something is done. */
@@ -447,7 +453,7 @@ export class ChunkedStorage implements Storage {
       await acting;
     } finally {
       slot.busy = undefined;
-      this.#wake();
+      this.#wake(slot);
     }
   }
 
