@@ -512,6 +512,9 @@ export class Vring implements RingToWork {
    */
   close(): Promise<void> | undefined {
     this.#work.abandon();
+    // Nobody is there any more for a stop that waits: it has no end, and must not keep the reactor.
+    if (this.#stopping !== undefined) this.reactor.completed();
+    this.#stopping = undefined;
     this.#deactivate();
     this.#started = false;
     this.#missing = undefined;
