@@ -49,7 +49,7 @@ async function startServer(scope: Scope, image: string): Promise<string> {
   const cli = fileURLToPath(new URL("../src/cli/mod.ts", import.meta.url));
   const args = ["run", "--allow-ffi", cli, "blk", `--socket-path=${socket}`, `--blk-file=${image}`];
   say(`$ deno run --allow-ffi src/cli/mod.ts blk --socket-path=${socket} --blk-file=${image}`);
-  await Child.start(scope, process.execPath, args).waitSocket(socket);
+  await Child.start(scope, process.execPath, args).waitLine(/^vhost-user blk: .* on /);
   return socket;
 }
 

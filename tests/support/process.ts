@@ -208,14 +208,7 @@ export class Child {
    * and on a busy machine some milliseconds.
    */
   async waitListening(path: string, timeout: number = PATIENCE): Promise<void> {
-    // Address, references, protocol, flags (00010000: listening), type, state, inode, path.
-    const listening = (line: string): boolean =>
-      / 00010000 \d+ \d+ +\d+ /.test(line) && line.endsWith(` ${path}`);
-    await this.#until(
-      `somebody who listens on ${path}`,
-      timeout,
-      () => readFileSync("/proc/net/unix", "utf8").split("\n").some(listening),
-    );
+    await this.#until(`somebody who listens on ${path}`, timeout, () => isListening(path));
   }
 
   /** Waits until the program has ended by itself and returns its exit status. */
