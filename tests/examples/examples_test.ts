@@ -188,13 +188,14 @@ async function listening(child: Child, folder: string, before: readonly string[]
 
 /** A copy of an example that has its files in `folder` rather than in /tmp. */
 function copy(file: string, folder: string, translate: (text: string) => string): string {
-  const text = readFileSync(join(root, file), "utf8").replaceAll(
+  // Imports last: the checkout may lie in /tmp itself.
+  const text = translate(readFileSync(join(root, file), "utf8")).replaceAll(
     /from "(\.\.?\/[^"]+)"/g,
     (_, path) => `from ${JSON.stringify(new URL(path, pathToFileURL(join(root, file))).href)}`,
   );
   const target = join(folder, "copy", basename(file));
   mkdirSync(dirname(target), { recursive: true });
-  writeFileSync(target, translate(text));
+  writeFileSync(target, text);
   return target;
 }
 
