@@ -297,10 +297,11 @@ function killGroup(child: ChildProcess, signal: NodeJS.Signals): void {
 
 /** Whether somebody listens on a Unix socket: its file is there a moment before. */
 function isListening(path: string): boolean {
-  // Columns: Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
-  return readFileSync("/proc/net/unix", "utf8").split("\n").some((line) =>
-    line.endsWith(` ${path}`) && line.split(/ +/)[3] === "00010000"
-  );
+  // Columns: Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON. The path is as it was said.
+  return readFileSync("/proc/net/unix", "utf8").split("\n").some((line) => {
+    const [, , , flags, , , , name] = line.split(/ +/);
+    return flags === "00010000" && (name === path || (!name?.startsWith("/") && path.endsWith(`/${name}`)));
+  });
 }
 
 function status(code: number | null, signal: NodeJS.Signals | null): number {
