@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { close } from "../../ffi/fd.ts";
 import { accept, listen } from "../../ffi/socket.ts";
 import type { Chain, Device } from "../../mod.ts";
@@ -27,7 +27,11 @@ class Holding {
   readonly taken: number[] = [];
   readonly #held: (() => void)[] = [];
 
-  constructor() {
+  /** What is held at the end is released: a process does not end while somebody has promised something. */
+  constructor(t: TestContext) {
+    onEnd(t, () => {
+      while (this.#held.length > 0) this.release();
+    });
     this.device = echoDevice({
       queues: [(chain: Chain) =>
         new Promise<void>((resolve) => {
@@ -54,7 +58,7 @@ for (const packed of [false, true]) {
       LIMIT,
       async (t) => {
         const stand = new Stand(t);
-        const first = new Holding();
+        const first = new Holding(t);
         await stand.serve(first.device);
         const frontEnd = await stand.frontEnd({
           withoutFeatures: packed ? 0n : PACKED,
@@ -73,7 +77,7 @@ for (const packed of [false, true]) {
         stand.close();
         // The ring has room: what is sent while nobody is there waits in it.
         const late = echo(queue, memory, 5);
-        const second = new Holding();
+        const second = new Holding(t);
         await stand.serve(second.device);
         await eventually("the others are taken again", () => second.taken.length === 4);
         assert.deepEqual(second.taken, [1, 2, 3, 5]);
@@ -92,7 +96,7 @@ for (const packed of [false, true]) {
 
   test(`${format}: what may not be done twice fails, and the ring goes on`, LIMIT, async (t) => {
     const stand = new Stand(t);
-    const first = new Holding();
+    const first = new Holding(t);
     await stand.serve(first.device);
     const frontEnd = await stand.frontEnd({ withoutFeatures: packed ? 0n : PACKED });
     const memory = stand.memory();
@@ -196,7 +200,7 @@ test("a back-end that offers less than is in use is refused, and requests fail",
     ] as const
   ) {
     const stand = new Stand(t);
-    const holding = new Holding();
+    const holding = new Holding(t);
     await stand.serve(configured(new Uint8Array(8), { ...holding.device.definition, features: mask(5) }));
     const frontEnd = await stand.frontEnd({ deviceFeatures: mask(5) });
     const memory = stand.memory();
@@ -286,7 +290,7 @@ test("one who comes and goes is tried again", LIMIT, async (t) => {
 test("kicks, calls and errors by messages come back, too", LIMIT, async (t) => {
   const stand = new Stand(t);
   const inBand = { inBandNotifications: true };
-  const first = new Holding();
+  const first = new Holding(t);
   await stand.serve(first.device, inBand);
   const frontEnd = await stand.frontEnd({ protocolFeatures: mask(INBAND_NOTIFICATIONS) });
   const memory = stand.memory();
