@@ -82,7 +82,7 @@ realTest(
         /Z two: allowed a\.two\.test:443 by 'two allow/m,
         /^two: refused 10\.1\.2\.3:80: .*which only a rule for it alone opens$/m,
       ]
-    ) assert.match(child.output, line);
+    ) await child.waitLine(line, 30_000);
     const counts = await (await fetch(stats)).json();
     assert.deepEqual(
       [counts.one.connections, counts.one.refused, counts.one.bytesReceived, counts.two.bytesReceived],
