@@ -49,7 +49,11 @@ export class Qmp {
   private constructor(socket: Socket, program: Child) {
     this.#socket = socket;
     this.#program = program;
-    createInterface({ input: socket }).on("line", (line) => this.#receive(JSON.parse(line)));
+    // QEMU may end with something of ours unread. The lines have the error once more.
+    createInterface({ input: socket }).on("line", (line) => this.#receive(JSON.parse(line))).on(
+      "error",
+      () => {},
+    );
     socket.on("error", () => {});
   }
 
