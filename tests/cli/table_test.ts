@@ -73,7 +73,8 @@ async function commandLines(directory: string, line: string): Promise<string[][]
   const said = join(directory, "said");
   writeFileSync(said, "");
   const stubs = PROGRAMS.map((name) =>
-    `${name}() { printf '\\0%s' ${name} "$@" >>${said}; printf '\\n' >>${said}; cat; }`
+    // Written at once: programs of one line run at the same time.
+    `${name}() { local IFS=$'\\x1f'; printf '%s\\n' "${name}\${1+$IFS}$*" >>${said}; cat; }`
   );
   // Nothing is written where the example writes.
   const harmless = line.replace(/>\S+/g, ">/dev/null");
@@ -82,7 +83,7 @@ async function commandLines(directory: string, line: string): Promise<string[][]
   });
   assert.equal(stderr, "", line);
   const { stdout } = await run("cat", [said]);
-  return stdout.split("\n").slice(0, -1).map((words) => words.split("\0").slice(1)).flatMap(
+  return stdout.split("\n").slice(0, -1).map((words) => words.split("\x1f")).flatMap(
     ([program, ...words]) => {
       if (program === "vhost-user") return [words];
       const at = words.indexOf("jsr:@vhost/user/cli");
