@@ -59,6 +59,16 @@ export function addressOf(buffer: ArrayBuffer): bigint {
   return Deno.UnsafePointer.value(Deno.UnsafePointer.of(buffer));
 }
 
+/** A variable of the environment, for which Deno would want leave; `undefined` when it is not set. */
+export function variable(name: string): string | undefined {
+  const key = new TextEncoder().encode(`${name}\0`);
+  const value = libc.getenv(addressOf(key.buffer));
+  // Until here nobody may take the key's memory away.
+  if (value === 0n || key.length === 0) return undefined;
+  const length = Number(libc.strlen(value));
+  return length === 0 ? "" : new TextDecoder().decode(bufferAt(value, length));
+}
+
 // Each thread has an errno of its own at an address that does not change. Reading it through a mapped
 // view does not call into C, and so cannot disturb it.
 const errnoCell = new Int32Array(bufferAt(libc.__errno_location(), 4));

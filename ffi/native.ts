@@ -28,12 +28,19 @@ export class Native {
     this.address = addressOf(this.buffer);
   }
 
-  /** A zero-terminated string. */
+  /** The strings of late, see {@link string}. */
+  static readonly #recent: Native[] = [];
+
+  /**
+   * A zero-terminated string. The last few stay whether anybody has them or not: whoever passes but the address of one to a
+   * function has nothing that keeps its memory until the function reads it.
+   */
   static string(text: string): Native {
     if (text.includes("\0")) throw new TypeError(`string with a zero byte: ${JSON.stringify(text)}`);
     const bytes = new TextEncoder().encode(text);
     const native = new Native(bytes.length + 1);
     native.bytes.set(bytes);
+    if (Native.#recent.push(native) > 16) Native.#recent.shift();
     return native;
   }
 

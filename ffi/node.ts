@@ -71,6 +71,11 @@ export function addressOf(buffer: ArrayBuffer): bigint {
   return koffi.address(buffer);
 }
 
+/** A variable of the environment; `undefined` when it is not set. */
+export function variable(name: string): string | undefined {
+  return process.env[name];
+}
+
 // Each thread has an errno of its own at an address that does not change. Reading it through a mapped
 // view does not call into C, and so cannot disturb it.
 const errnoCell = new Int32Array(bufferAt(libc.__errno_location(), 4));

@@ -2,12 +2,10 @@
  * What a service manager such as systemd and its services tell each other: sockets that it has opened for a service
  * (`sd_listen_fds(3)`), and that the service is ready (`sd_notify(3)`).
  *
- * Variables of the environment are asked for by way of the C library, which needs no permission of its own.
- *
  * @module
  */
 
-import { bufferAt, libc } from "./deno.ts";
+import { libc, variable } from "./deno.ts";
 import { close, fileStatus, isOpen } from "./fd.ts";
 import { Native } from "./native.ts";
 import { OsError } from "./os_error.ts";
@@ -17,13 +15,6 @@ import { connectDatagram } from "./socket.ts";
 const FIRST = 3;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1n;
-
-function variable(name: string): string | undefined {
-  const value = libc.getenv(Native.string(name).address);
-  if (value === 0n) return undefined;
-  const length = Number(libc.strlen(value));
-  return length === 0 ? "" : new TextDecoder().decode(bufferAt(value, length));
-}
 
 /**
  * The sockets that the service manager has opened for this process; none when it was not started by one, or they are
