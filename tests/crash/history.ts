@@ -33,6 +33,8 @@ export interface Write {
 /** A read under way: by sector, which writes it may find. */
 export interface Reading {
   readonly sector: number;
+  /** When it was given to the disk. */
+  readonly startedAt: number;
   readonly allowed: readonly Write[][];
 }
 
@@ -80,6 +82,34 @@ function numberIn(bytes: Uint8Array, sector: number): number | string {
   if (place !== sector) return `holds sector ${place} of write ${number}`;
   fill(expected, number, sector);
   return Buffer.compare(bytes, expectedBytes) === 0 ? number : `holds a torn write ${number}`;
+}
+
+/**
+ * Whether a sector is what a reader finds who looks while it is written: every word is of some write that it may hold,
+ * and one of these was still under way. A read and a write of the same place at the same time are not ordered by ext4,
+ * which copies to and from the page cache without a lock between the two.
+ */
+function isBeingWritten(bytes: Uint8Array, sector: number, { allowed, startedAt }: ReadOfSector): boolean {
+  const words = new DataView(bytes.buffer, bytes.byteOffset, SECTOR);
+  const wholes = allowed.map(({ number }) => {
+    const whole = new Uint32Array(WORDS);
+    if (number !== 0) fill(whole, number, sector);
+    return whole;
+  });
+  let underWay = false;
+  for (let i = 0; i < WORDS; i++) {
+    const word = words.getUint32(i * 4, true);
+    const of = wholes.findIndex((whole) => whole[i] === word);
+    if (of < 0) return false;
+    underWay ||= allowed[of].endedAt > startedAt;
+  }
+  return underWay;
+}
+
+/** What a read may find in one sector. */
+interface ReadOfSector {
+  readonly allowed: readonly Write[];
+  readonly startedAt: number;
 }
 
 /** The writes to a disk of zeros, and what it may hold in consequence. */
@@ -158,7 +188,7 @@ export class History {
   /** A read is about to be given to the disk. */
   startReading(sector: number, count: number): Reading {
     const allowed = this.#seen.slice(sector, sector + count).map((list) => [...list]);
-    const reading = { sector, allowed };
+    const reading = { sector, startedAt: ++this.#clock, allowed };
     this.#readings.add(reading);
     return reading;
   }
@@ -170,10 +200,15 @@ export class History {
    */
   finishReading(reading: Reading, bytes: Uint8Array): void {
     this.#readings.delete(reading);
+    const { startedAt } = reading;
     reading.allowed.forEach((allowed, i) => {
-      const write = this.#found(bytes, i, reading.sector + i, allowed);
+      const sector = reading.sector + i;
+      const held = sectorOf(bytes, i);
+      const found = numberIn(held, sector);
+      if (typeof found === "string" && isBeingWritten(held, sector, { allowed, startedAt })) return;
+      const write = this.#expect(found, sector, allowed);
       // Whoever reads later must not see what was there before.
-      if (write.number !== 0) superseding(this.#seen, write, reading.sector + i, 1);
+      if (write.number !== 0) superseding(this.#seen, write, sector, 1);
     });
   }
 
@@ -186,11 +221,10 @@ export class History {
     const table = kind === "seen" ? this.#seen : this.#durable;
     if (table === undefined) throw new TypeError("this history does not know what is durable");
     const count = Math.min(this.sectors, bytes.length / SECTOR);
-    for (let i = 0; i < count; i++) this.#found(bytes, i, i, table[i]);
+    for (let i = 0; i < count; i++) this.#expect(numberIn(sectorOf(bytes, i), i), i, table[i]);
   }
 
-  #found(bytes: Uint8Array, i: number, sector: number, allowed: readonly Write[]): Write {
-    const found = numberIn(bytes.subarray(i * SECTOR, (i + 1) * SECTOR), sector);
+  #expect(found: number | string, sector: number, allowed: readonly Write[]): Write {
     const write = allowed.find(({ number }) => number === found);
     if (write !== undefined) return write;
     const what = typeof found === "string"
@@ -201,6 +235,10 @@ export class History {
     const numbers = allowed.map(({ number }) => number).join(" or ");
     throw new WrongContentError(`sector ${sector} ${what}; it must be of write ${numbers}`);
   }
+}
+
+function sectorOf(bytes: Uint8Array, i: number): Uint8Array {
+  return bytes.subarray(i * SECTOR, (i + 1) * SECTOR);
 }
 
 /** A write has certainly been done: what had ended before it was issued is not there any more. */

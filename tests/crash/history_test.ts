@@ -114,6 +114,47 @@ test("a read may find what came while it was under way, and nothing older than w
   assert.throws(() => bench.history.finishReading(late, early), /holds write 1/);
 });
 
+test(
+  "who reads while a sector is written may find parts of both, but of nothing else, and not later",
+  LIMIT,
+  () => {
+    const bench = new Bench();
+    const { history, bytes } = bench;
+    bench.write(0, 1);
+    const half = (write: Write): void => bytes.set(contentsOf(write).subarray(0, SECTOR / 2));
+    const read = (): void => history.finishReading(history.startReading(0, 1), bytes);
+    const late = bench.issue(0, 1);
+    half(late);
+    read();
+    // What has been seen in parts is not done yet.
+    bench.put({ ...late, number: 1 });
+    read();
+    half(late);
+    bytes[SECTOR - 1] ^= 1;
+    assert.throws(read, /sector 0 holds a torn write 2/);
+    bytes[SECTOR - 1] ^= 1;
+    const early = history.startReading(0, 1);
+    bench.wrong(/sector 0 holds a torn write 2/);
+    history.acknowledge(late);
+    history.finishReading(early, bytes);
+    assert.throws(read, /sector 0 holds a torn write 2/);
+  },
+);
+
+test("parts of two writes that have ended are torn, whatever else is under way", LIMIT, () => {
+  const bench = new Bench();
+  const [a, b] = [bench.issue(0, 1), bench.issue(0, 1)];
+  bench.history.acknowledge(a);
+  bench.history.acknowledge(b);
+  bench.issue(0, 1);
+  bench.put(a);
+  bench.bytes.set(contentsOf(b).subarray(0, SECTOR / 2));
+  assert.throws(
+    () => bench.history.finishReading(bench.history.startReading(0, 1), bench.bytes),
+    /sector 0 holds a torn write 2/,
+  );
+});
+
 test("torn, misplaced and foreign sectors are found", LIMIT, () => {
   const bench = new Bench();
   bench.write();
