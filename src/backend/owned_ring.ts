@@ -46,6 +46,8 @@ export class OwnedRing implements RingWork, OwnedQueue {
   #ordered = true;
   /** Whether the owner works now. */
   #working = false;
+  /** For {@link take}. */
+  readonly #single: Chain[] = [];
   /** What the counters are still to be told. */
   #newTaken = 0;
   #newReadable = 0;
@@ -181,33 +183,51 @@ export class OwnedRing implements RingWork, OwnedQueue {
   }
 
   take(): Chain | null {
+    return this.takeBurst(this.#single, 0, 1) === 1 ? this.#single[0] : null;
+  }
+
+  takeBurst(into: Chain[], at: number, most: number): number {
     const ring = this.#handed;
-    if (ring === undefined || this.#vring.waits) return null;
+    if (ring === undefined || this.#vring.waits) return 0;
+    let count = 0;
+    let readable = 0;
+    let turn = this.#takes;
+    let untilSample = this.#untilSample;
+    let broken: unknown;
     try {
-      const chain = ring.pop();
-      if (chain !== null) {
-        chain.turn = this.#takes;
-        this.#takes = (this.#takes + 1) & TURNS;
-        this.#newTaken++;
-        this.#newReadable += chain.readable.byteLength;
+      for (; count < most; count++) {
+        const chain = ring.pop();
+        if (chain === null) break;
+        chain.turn = turn;
+        turn = (turn + 1) & TURNS;
+        readable += chain.readable.byteLength;
         chain.since = 0;
-        if (--this.#untilSample === 0) {
+        if (--untilSample === 0) {
           chain.since = this.#sampler.begin();
-          this.#untilSample = this.#sampler.gap;
+          untilSample = this.#sampler.gap;
         }
-        // Else it is told when this is over: after work, or when what was completed is shown.
-        if (!this.#working && !this.#hidden) this.#count();
-        return chain;
+        into[at + count] = chain;
       }
     } catch (error) {
-      this.#vring.failed(error);
-      return null;
+      broken = error;
     }
-    if (!this.#dry) {
+    this.#takes = turn;
+    this.#untilSample = untilSample;
+    this.#newTaken += count;
+    this.#newReadable += readable;
+    // Else it is told when this is over: after work, or when what was completed is shown.
+    if (!this.#working && !this.#hidden) this.#count();
+    if (broken !== undefined) {
+      this.#vring.failed(broken);
+      // A ring that breaks is taken back, with what was taken from it.
+      if (this.#handed !== ring) return 0;
+      // One that waits for an address is not looked at any more, unless there is something to show.
+      if (this.#hidden) this.#vring.reactor.wake(this);
+    } else if (count < most && !this.#dry) {
       this.#dry = true;
       this.#vring.reactor.wake(this);
     }
-    return null;
+    return count;
   }
 
   complete(chain: Chain): void {

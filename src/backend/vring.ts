@@ -428,9 +428,11 @@ export class Vring implements RingToWork {
 
   #break(error: unknown): void {
     this.#broken = true;
+    // As it is now: what its owner holds is about to be taken back.
+    const dump = this.#dump(error);
     this.#deactivate();
     // Whoever is told by the descriptor may ask for the status at once.
-    after(this.#context.onBroken(this.index, error, this.#dump(error)), () => {
+    after(this.#context.onBroken(this.index, error, dump), () => {
       if (!this.#broken || this.#doorbells.error() || !this.#inBand) return;
       this.#context.notifyInBand(this.index, "VRING_ERR");
     });

@@ -109,6 +109,15 @@ class FaultyQueue implements OwnedQueue {
     }
   }
 
+  takeBurst(into: Chain[], at: number, most: number): number {
+    for (let count = 0; count < most; count++) {
+      const chain = this.take();
+      if (chain === null) return this.#ended ? 0 : count;
+      into[at + count] = chain;
+    }
+    return most;
+  }
+
   #stall(chain: Chain, time: number): void {
     this.#first = chain;
     this.#stalled = true;

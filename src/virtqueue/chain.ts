@@ -41,6 +41,8 @@ export class Chain {
   inFlight = false;
   /** What the driver calls the request, where it has a name for it (packed ring: buffer id). Kept by the ring. */
   id = 0;
+  /** Which request of the ring it is, counted from 0 up to the ring's size and again. Kept by the ring. */
+  place = 0;
   /** Descriptors of the ring that it takes. Kept by the ring. */
   slots = 0;
   /**

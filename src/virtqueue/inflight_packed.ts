@@ -72,6 +72,8 @@ export class InflightPacked {
   readonly #copy: InflightViews;
   readonly #lost: readonly number[];
   #lostAt = 0;
+  /** By {@link Chain.head}: those that are in flight again. */
+  readonly #retaken = new Set<number>();
   #counter = 0;
   /** Our own copy of the links: those in the region are only written. */
   readonly #next: Uint16Array;
@@ -238,9 +240,9 @@ export class InflightPacked {
     return this.#lost.length - this.#lostAt;
   }
 
-  /** Whether there were any, also when all were taken again since. */
+  /** Whether there are any, or any that were taken again and not returned since. */
   get lost(): boolean {
-    return this.#lost.length > 0;
+    return this.left > 0 || this.#retaken.size > 0;
   }
 
   /**
@@ -265,6 +267,7 @@ export class InflightPacked {
   /** It was taken, as request `head`. */
   retake(head: number): void {
     this.#entries[head] = this.#lost[this.#lostAt++];
+    this.#retaken.add(head);
   }
 
   /** Request `head` was taken from the ring; its first `count` {@link descriptors} are recorded. */
@@ -292,8 +295,21 @@ export class InflightPacked {
     Atomics.store(halves, OLD_FREE_HEAD, this.#free);
   }
 
+  /** Takes back {@link take}, step by step the other way round. For the request that was taken last: see `InflightSplit`. */
+  untake(head: number): void {
+    const { bytes, halves } = this.#views;
+    const first = this.#entries[head];
+    const last = this.#last[first];
+    halves[(entryAt(last) + NEXT) / 2] = this.#next[last] = this.#free;
+    this.#free = first;
+    halves[FREE_HEAD] = first;
+    Atomics.store(halves, OLD_FREE_HEAD, first);
+    Atomics.store(bytes, entryAt(first), 0);
+  }
+
   /** Request `head` is about to be returned. */
   return(head: number): void {
+    if (this.#retaken.size > 0) this.#retaken.delete(head);
     this.#batch[this.#batchCount++] = this.#entries[head];
   }
 

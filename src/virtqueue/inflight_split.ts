@@ -26,6 +26,8 @@ export class InflightSplit {
   /** Requests to take again: their heads, the first taken first. */
   readonly #lost: readonly number[];
   #lostAt = 0;
+  /** Of these, the heads of those that are in flight again. */
+  readonly #retaken = new Set<number>();
   #counter = 0;
   /** The last batch, as far as it was returned: linked by head, the last one first. */
   readonly #next: Uint16Array;
@@ -91,9 +93,9 @@ export class InflightSplit {
     return this.#lost.length - this.#lostAt;
   }
 
-  /** Whether there were any, also when all were taken again since. */
+  /** Whether there are any, or any that were taken again and not returned since. */
   get lost(): boolean {
-    return this.#lost.length > 0;
+    return this.left > 0 || this.#retaken.size > 0;
   }
 
   /** The first of them. */
@@ -103,7 +105,7 @@ export class InflightSplit {
 
   /** It was taken. */
   retake(): void {
-    this.#lostAt++;
+    this.#retaken.add(this.#lost[this.#lostAt++]);
   }
 
   /** A request was taken from the ring. */
@@ -112,13 +114,17 @@ export class InflightSplit {
     Atomics.store(this.#views.bytes, entryOf(head), 1);
   }
 
-  /** A request is available again: the driver has never seen that it was taken. */
+  /**
+   * The request that was taken last is available again: the driver has never seen that it was taken. The last, or who goes on
+   * after a death in between would take the wrong ones for new.
+   */
   untake(head: number): void {
     Atomics.store(this.#views.bytes, entryOf(head), 0);
   }
 
   /** A request is about to be returned. */
   return(head: number): void {
+    if (this.#retaken.size > 0) this.#retaken.delete(head);
     this.#views.halves[(entryOf(head) + NEXT) / 2] = this.#last;
     this.#next[head] = this.#last;
     this.#last = head;

@@ -22,7 +22,7 @@ import {
   usedFlags,
   WRAP,
 } from "./packed_layout.ts";
-import { ReturnOrder } from "./return_order.ts";
+import { newestFirst, ReturnOrder } from "./return_order.ts";
 import { type Ring, RingError, type RingOptions, type RingPlace } from "./ring.ts";
 import { around, dumpDescriptors, type RingDump } from "./ring_dump.ts";
 import { DESCRIPTOR_SIZE, DescriptorFlag, MAX_RING_SIZE } from "./split_layout.ts";
@@ -80,6 +80,8 @@ export class PackedRing implements Ring {
   readonly #all: Chain[] = [];
   #idleCount = 0;
   #inFlight = 0;
+  /** {@link Chain.place} of the next request. */
+  #place = 0;
   /** Descriptors that the driver has made available and not got back. */
   #taken = 0;
   /** Next slot to take, and the flags that say that it is available. */
@@ -296,9 +298,9 @@ export class PackedRing implements Ring {
    */
   #take(words: Uint32Array, first: number, word: number, most: number): Chain {
     const chain = this.#idleCount > 0 ? this.#idle[this.#idleCount - 1] : this.#makeChains();
-    // Also after descriptors that could not be read.
-    chain.reset();
     const { readable, writable } = chain;
+    // What is left of descriptors that could not be read, or of a device that does not know that the ring was stopped.
+    if (readable.count > 0 || writable.count > 0 || chain.written > 0) chain.reset();
     const space = this.#space;
     const record = this.#inflight?.descriptors;
     let slot = first;
@@ -341,7 +343,8 @@ export class PackedRing implements Ring {
     chain.inFlight = true;
     this.#idleCount--;
     this.#inFlight++;
-    this.#order?.take(chain);
+    chain.place = this.#place;
+    if (++this.#place === this.size) this.#place = 0;
     return chain;
   }
 
@@ -349,7 +352,8 @@ export class PackedRing implements Ring {
   push(chain: Chain): void {
     const order = this.#order;
     if (order === undefined) return this.#return(chain);
-    order.complete(chain);
+    if (!order.complete(chain)) return;
+    this.#return(chain);
     for (let next = order.next(); next !== undefined; next = order.next()) this.#return(next);
   }
 
@@ -386,22 +390,20 @@ export class PackedRing implements Ring {
   rewind(): boolean {
     const inflight = this.#inflight;
     if (inflight?.lost) return false;
-    for (const chain of this.taken()) {
+    for (const chain of newestFirst(this.taken(), this.#place, this.size)) {
       if (this.log !== undefined) chain.writable.markDirty(this.log);
-      inflight?.return(chain.head);
+      inflight?.untake(chain.head);
       this.#idle[this.#idleCount++] = chain;
       chain.inFlight = false;
       chain.reset();
     }
     this.#order?.clear();
+    this.#place = 0;
     // What was taken comes right after what was returned.
     this.#next = this.#used;
     this.#nextFlags = availableFlags(this.#usedFlags === usedFlags(true));
     this.#taken = 0;
     this.#inFlight = 0;
-    // A batch that moves nothing: to the record they were never taken.
-    inflight?.prepare(this.#usedPosition);
-    inflight?.commit();
     return true;
   }
 

@@ -7,47 +7,61 @@
 import type { Chain } from "./chain.ts";
 
 /**
- * Requests that are in flight, the oldest first. Each is returned by itself: one element for a batch would say that the
- * requests before the last were written in full, and saves nothing but a store each.
+ * Which request in flight is the oldest, by {@link Chain.place}, and which are complete before their turn has come. Each is
+ * returned by itself: one element for a batch would say that the requests before the last were written in full, and saves
+ * nothing but a store each.
  */
 export class ReturnOrder {
-  readonly #chains: (Chain | undefined)[];
-  /** By {@link Chain.head}: whether the device has completed it. */
-  readonly #completed: Uint8Array;
-  #first = 0;
+  /** By place: what was completed too early. */
+  readonly #early: (Chain | undefined)[];
   #count = 0;
+  /** Place of the oldest request in flight. */
+  #next = 0;
 
-  /** For a ring of `size` entries. */
+  /** For a ring of `size` entries, which has taken nothing. */
   constructor(size: number) {
-    this.#chains = new Array(size);
-    this.#completed = new Uint8Array(size);
+    this.#early = new Array(size).fill(undefined);
   }
 
-  /** The device takes a request. */
-  take(chain: Chain): void {
-    let at = this.#first + this.#count++;
-    if (at >= this.#chains.length) at -= this.#chains.length;
-    this.#chains[at] = chain;
+  /** The device has completed a request. Returns whether it is its turn; else it is kept until {@link next}. */
+  complete(chain: Chain): boolean {
+    if (chain.place === this.#next) {
+      this.#advance();
+      return true;
+    }
+    if (this.#early[chain.place] === undefined) this.#count++;
+    this.#early[chain.place] = chain;
+    return false;
   }
 
-  /** The device has completed a request, in whatever order. */
-  complete(chain: Chain): void {
-    this.#completed[chain.head] = 1;
-  }
-
-  /** Forgets all requests: none is in flight any more. */
-  clear(): void {
-    this.#first = this.#count = 0;
-    this.#completed.fill(0);
-  }
-
-  /** The next request to be returned, if it is complete. */
+  /** The request after the one that was returned last, if it is complete. */
   next(): Chain | undefined {
-    const chain = this.#chains[this.#first];
-    if (this.#count === 0 || chain === undefined || this.#completed[chain.head] === 0) return undefined;
-    this.#completed[chain.head] = 0;
-    if (++this.#first === this.#chains.length) this.#first = 0;
+    if (this.#count === 0) return undefined;
+    const chain = this.#early[this.#next];
+    if (chain === undefined) return undefined;
+    this.#early[this.#next] = undefined;
     this.#count--;
+    this.#advance();
     return chain;
   }
+
+  /** Forgets all requests: none is in flight any more, and places are counted from 0 again. */
+  clear(): void {
+    this.#next = this.#count = 0;
+    this.#early.fill(undefined);
+  }
+
+  #advance(): void {
+    if (++this.#next === this.#early.length) this.#next = 0;
+  }
+}
+
+/**
+ * The requests in flight of a ring of `size` entries, the one that was taken last first.
+ *
+ * @param next {@link Chain.place} of the next one to be taken
+ */
+export function newestFirst(inFlight: readonly Chain[], next: number, size: number): readonly Chain[] {
+  const age = ({ place }: Chain): number => (next - place + size) % size || size;
+  return [...inFlight].sort((a, b) => age(a) - age(b));
 }

@@ -10,7 +10,7 @@ import { Segments } from "../memory/segments.ts";
 import { Chain } from "./chain.ts";
 import { checkLength, Descriptors, partOffset } from "./descriptors.ts";
 import { InflightSplit } from "./inflight_split.ts";
-import { ReturnOrder } from "./return_order.ts";
+import { newestFirst, ReturnOrder } from "./return_order.ts";
 import { type Ring, RingError, type RingOptions, type RingPlace } from "./ring.ts";
 import { around, dumpDescriptors, type RingDump } from "./ring_dump.ts";
 import {
@@ -104,6 +104,8 @@ export class SplitRing implements Ring {
   #notified = false;
   #suppressed = false;
   #inFlight = 0;
+  /** {@link Chain.place} of the next request. */
+  #place = 0;
   /** The descriptor table as the driver has it, and as requests are read from it. */
   #guestWords: Uint32Array = new Uint32Array(0);
   #words: Uint32Array = new Uint32Array(0);
@@ -297,9 +299,9 @@ export class SplitRing implements Ring {
   #take(head: number): Chain {
     const chain = this.#chains[head] ?? this.#makeChains(head);
     if (chain.inFlight) throw twice(head);
-    // Also after descriptors that could not be read.
-    chain.reset();
     const { readable, writable } = chain;
+    // What is left of descriptors that could not be read, or of a device that does not know that the ring was stopped.
+    if (readable.count > 0 || writable.count > 0 || chain.written > 0) chain.reset();
     const words = this.#words;
     const space = this.#space;
     let index = head;
@@ -329,7 +331,8 @@ export class SplitRing implements Ring {
     checkLength(chain, head, "2.7.5.2");
     chain.inFlight = true;
     this.#inFlight++;
-    this.#order?.take(chain);
+    chain.place = this.#place;
+    if (++this.#place === this.size) this.#place = 0;
     return chain;
   }
 
@@ -345,7 +348,8 @@ export class SplitRing implements Ring {
   push(chain: Chain): void {
     const order = this.#order;
     if (order === undefined) return this.#return(chain);
-    order.complete(chain);
+    if (!order.complete(chain)) return;
+    this.#return(chain);
     for (let next = order.next(); next !== undefined; next = order.next()) this.#return(next);
   }
 
@@ -369,13 +373,14 @@ export class SplitRing implements Ring {
   /** Makes the requests that were taken and not yet returned available again. Returns whether that is possible. */
   rewind(): boolean {
     if (this.#inflight?.lost) return false;
-    for (const chain of this.taken()) {
+    for (const chain of newestFirst(this.taken(), this.#place, this.size)) {
       if (this.log !== undefined) chain.writable.markDirty(this.log);
       this.#inflight?.untake(chain.head);
       chain.inFlight = false;
       chain.reset();
     }
     this.#order?.clear();
+    this.#place = 0;
     this.#next = this.#seen = (this.#next - this.#inFlight) & 0xffff;
     this.#inFlight = 0;
     return true;

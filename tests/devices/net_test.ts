@@ -82,6 +82,33 @@ for (const [format, withoutFeatures] of [["split", PACKED], ["packed", 0n]] as c
   });
 }
 
+for (const [format, withoutFeatures] of [["split", PACKED], ["packed", 0n]] as const) {
+  test(
+    `buffers that hold nothing yet when the ring stops are the driver's again (${format})`,
+    LIMIT,
+    async (t) => {
+      const { driver, card } = await open(t, new EchoNetwork());
+      const guest = await driver({ withoutFeatures, buffers: 0, size: 64 });
+      const written: number[] = [];
+      const [rx] = guest.rx;
+      for (let i = 0; i < 50; i++) {
+        const { guestAddress, bytes: { length } } = guest.memory.allocate(2048);
+        rx.request([], [{ guestAddress, length }]).then((each) => written.push(each), () => {});
+      }
+      for (let i = 0; i < 3; i++) await guest.send(frameOf(B, A, bytesOf(i, 60)));
+      await eventually("three came back", () => written.length === 3);
+      const base = await guest.frontEnd.stopRing(rx.index);
+      assert.equal(base & 0x7fff, 3);
+      assert.equal(rx.inFlight, 47);
+      await guest.frontEnd.startRing(rx);
+      for (let i = 0; i < 47; i++) await guest.send(frameOf(B, A, bytesOf(i, 60)));
+      await eventually("all came back", () => written.length === 50);
+      assert.ok(written.every((each) => each === 12 + 74));
+      assert.equal(card.counters.dropped, 0);
+    },
+  );
+}
+
 test("without mergeable buffers a frame has one, or is dropped", LIMIT, async (t) => {
   const { driver, card } = await open(t, new EchoNetwork());
   const guest = await driver({ features: ALL & ~mask(netFeatures.MRG_RXBUF) });
@@ -228,6 +255,22 @@ test("a function answers; what it throws costs that frame only", LIMIT, async (t
   await guest.take(1);
   guest.close();
   await eventually("it has gone", () => network.guests.size === 0);
+});
+
+test("a network that has more than it delivers at once is called again", LIMIT, async (t) => {
+  let left = 5;
+  const { driver } = await open(t, {
+    attach: (guest) => ({
+      send(): void {},
+      refilled(pair): boolean {
+        if (left === 0) return false;
+        guest.deliver(frameOf(A, B, Uint8Array.of(left--)), pair);
+        return true;
+      },
+    }),
+  });
+  const guest = await driver();
+  assert.deepEqual((await guest.take(5)).map(({ frame }) => frame[14]), [5, 4, 3, 2, 1]);
 });
 
 test("a network may refuse a frame: the guest waits, and nothing is lost", LIMIT, async (t) => {

@@ -42,6 +42,14 @@ const operations = fc.array(
     fc.record({ do: fc.constant("clearBytes" as const), at: place, length: fc.nat(100) }),
     fc.record({ do: fc.constant("copyTo" as const), at: place, length: fc.nat(200) }),
     fc.record({ do: fc.constant("get" as const), at: place }),
+    fc.record({ do: fc.constant("touch" as const), at: place }),
+    fc.record({
+      do: fc.constant("copyInto" as const),
+      at: place,
+      length: fc.nat(200),
+      to: fc.nat(20),
+      sizes: lengths,
+    }),
     fc.record({ do: fc.constant("views" as const), at: place, length: fc.nat(200) }),
     fc.record({ do: fc.constant("toIovec" as const), at: place, length: fc.nat(200), room: fc.nat(6) }),
   ),
@@ -69,6 +77,7 @@ function join(views: Iterable<Uint8Array>): number[] {
 
 test("pieces behave like one array", { timeout: 20_000 }, (t) => {
   const all = regions(t);
+  const others = regions(t);
   fc.assert(
     fc.property(lengths, operations, (sizes, steps) => {
       for (const each of all) each.bytes.fill(0xee);
@@ -101,6 +110,19 @@ test("pieces behave like one array", { timeout: 20_000 }, (t) => {
           assert.equal(tryGet(() => segments.getUint16(at)), number(model, at, 2));
           assert.equal(tryGet(() => segments.getUint32(at)), number(model, at, 4));
           assert.equal(tryGet(() => segments.getUint64(at)), number(model, at, 8));
+        } else if (step.do === "touch") {
+          assert.ok(segments.touch() >= 0);
+          segments.claim();
+        } else if (step.do === "copyInto") {
+          const target = pieces(others, step.sizes);
+          const before = join(target.views());
+          segments.copyInto(target, step.to, at, step.length);
+          const expected = [...before];
+          const part = model.subarray(at, at + step.length);
+          for (let i = 0; i < part.length && step.to + i < before.length; i++) {
+            expected[step.to + i] = part[i];
+          }
+          assert.deepEqual(join(target.views()), expected);
         } else if (step.do === "views") {
           const part = [...model.subarray(at, at + step.length)];
           assert.deepEqual(join(segments.views(at, step.length)), part);

@@ -227,6 +227,38 @@ test("a chain from before the ring stopped is ignored afterwards", LIMIT, async 
   assert.equal(ring.usedIndex, 0);
 });
 
+test(
+  "what a device writes into a chain that is not its own any more is not in the next request",
+  LIMIT,
+  async (t) => {
+    const { owner, ring } = await byHand(t);
+    owner.hold(1);
+    const { queue, held: [stale] } = owner;
+    await ring.enable(false);
+    stale.written = 12;
+    queue?.complete(stale);
+    await ring.enable();
+    await eventually("it runs again", () => owner.queue !== undefined);
+    owner.hold(1);
+    owner.deliver(1);
+    await ring.until(1);
+    assert.deepEqual(ring.returned(0), { head: 0, written: 1 });
+  },
+);
+
+test("of a ring that breaks in the middle of a burst nothing is taken", LIMIT, async (t) => {
+  const { owner, ring, scene } = await byHand(t);
+  const burst: Chain[] = [];
+  assert.equal(owner.queue?.takeBurst(burst, 3, 1), 1);
+  assert.equal(burst[3].head, 0);
+  owner.queue?.complete(burst[3]);
+  await ring.until(1);
+  ring.describe(3, { address: 1, length: 16, flags: WRITE });
+  assert.equal(owner.queue?.takeBurst(burst, 0, 5), 0);
+  assert.deepEqual(owner.events.at(-1), "stop");
+  assert.equal(scene.log.problems.length, 1);
+});
+
 test("a disabled ring is not the device's; enabled again it is", LIMIT, async (t) => {
   const { owner, ring } = await byHand(t);
   owner.hold(2);

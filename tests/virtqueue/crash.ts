@@ -102,6 +102,8 @@ export class Story {
   /** What the device has to take next, in this order. */
   #due: number[] = [];
   #inDevice: Chain[] = [];
+  /** Whether devices complete in the order in which they take, and so may go back. */
+  readonly #orderly: boolean;
   readonly #done = new Set<number>();
 
   constructor(
@@ -111,6 +113,7 @@ export class Story {
   ) {
     this.#options = options;
     this.#random = random;
+    this.#orderly = random.int(0, 1) === 1;
     this.#places = Array.from({ length: options.size }, (_, i) => i);
     this.pair = ringPair(scope, { ...options, recorded: true, data: options.size * ROOM });
     this.doom = new Doom(this.pair.shared.piece(0, this.pair.shared.byteLength).bytes, random);
@@ -119,7 +122,7 @@ export class Story {
 
   /** Runs some steps that the random numbers choose. */
   run(steps: number): void {
-    for (let i = 0; i < steps; i++) this.#step(this.#random.int(0, 9));
+    for (let i = 0; i < steps; i++) this.#step(this.#random.int(0, 10));
   }
 
   #step(which: number): void {
@@ -127,7 +130,8 @@ export class Story {
     else if (which < 6) this.#take(this.#random.int(1, 4));
     else if (which < 8) this.#complete();
     else if (which < 9) this.#do((device) => device.publish());
-    else this.#collect();
+    else if (which < 10) this.#collect();
+    else this.#rewind();
   }
 
   #send(): void {
@@ -197,9 +201,20 @@ export class Story {
 
   #complete(): void {
     if (this.#inDevice.length === 0) return;
-    const [chain] = this.#inDevice.splice(this.#random.int(0, this.#inDevice.length - 1), 1);
+    const at = this.#orderly ? 0 : this.#random.int(0, this.#inDevice.length - 1);
+    const [chain] = this.#inDevice.splice(at, 1);
     this.#done.add(chain.readable.getUint32(0));
     this.#do((device) => device.push(chain));
+  }
+
+  /** What the device holds is available again, or the next device takes it over. */
+  #rewind(): void {
+    if (!this.#orderly) return;
+    this.#do((device) => device.publish());
+    const held = this.#inDevice.map((chain) => chain.readable.getUint32(0));
+    if (this.#do((device) => device.rewind()) !== true) return;
+    this.#due.unshift(...held);
+    this.#inDevice = [];
   }
 
   /** The driver takes what was returned. */

@@ -97,7 +97,7 @@ for (const packed of [false, true]) {
     `requests of a device that died cannot be made available again: ${packed ? "packed" : "split"}`,
     LIMIT,
     (t) => {
-      const pair = ringPair(t, { size: 8, packed, recorded: true, eventIdx: false });
+      const pair = ringPair(t, { size: 16, packed, recorded: true, eventIdx: false });
       for (let i = 0; i < 3; i++) add(pair, i, 2);
       pair.driver.publish();
       pair.device.pop();
@@ -106,6 +106,16 @@ for (const packed of [false, true]) {
       assert.equal(numberOf(next.pop() as Chain), 0);
       assert.equal(next.rewind(), false);
       assert.equal(next.inFlight, 1);
+      // But what comes after them can.
+      const again = next.pop() as Chain;
+      assert.equal(numberOf(again), 1);
+      const [first] = next.taken().filter((chain) => chain !== again);
+      next.push(first);
+      next.push(again);
+      next.publish();
+      assert.equal(numberOf(next.pop() as Chain), 2);
+      assert.equal(next.rewind(), true);
+      assert.equal(numberOf(next.pop() as Chain), 2);
     },
   );
 }

@@ -188,7 +188,7 @@ class NetFrontEnd implements DeviceBehaviour, NetGuest {
 
   #makePair(pair: number, capture?: Capture): { receiver: Receiver; transmitter: Transmitter } {
     const receiver = new Receiver(this.#counters, {
-      refilled: () => this.#guard(() => this.#port.refilled?.(pair)),
+      refilled: () => this.#guard(() => this.#port.refilled?.(pair)) === true,
       running: (running) => this.#guard(() => this.#port.running?.(pair, running)),
     }, capture);
     const transmitter = new Transmitter(
@@ -203,9 +203,9 @@ class NetFrontEnd implements DeviceBehaviour, NetGuest {
     return { receiver, transmitter };
   }
 
-  #guard(call: () => void): void {
+  #guard<T>(call: () => T): T | undefined {
     try {
-      call();
+      return call();
     } catch (error) {
       this.#onError(error);
     }

@@ -8,18 +8,20 @@ import type { Iovec } from "../../../ffi/iovec.ts";
 import { Segments } from "../../memory/segments.ts";
 import { GsoType, NET_HEADER_SIZE, NetHeaderFlag } from "./layout.ts";
 
+const NOT_READ = -1;
+
 /**
  * An Ethernet frame in guest memory, with what the driver says in the header before it. One object serves all frames of a
  * ring: it is valid until the function returns that it was given to. The guest can change the bytes at any time, so read once,
- * check that, use that; the header's fields are read once, when the first of them is asked for.
+ * check that, use that; each of the header's fields is read once, when it is asked for.
  */
 export class Frame {
   /** Bytes of the frame, without the header. */
   byteLength = 0;
-  #read = false;
-  #head = 0;
-  #middle = 0;
-  #checksumOffset = 0;
+  /** Fields of the header, {@link NOT_READ} until they are asked for. */
+  #head = NOT_READ;
+  #middle = NOT_READ;
+  #checksumOffset = NOT_READ;
   #segments: Segments = new Segments();
   #start = 0;
 
@@ -32,33 +34,30 @@ export class Frame {
     this.#segments = segments;
     this.#start = headerSize;
     this.byteLength = segments.byteLength - headerSize;
-    this.#read = false;
+    this.#head = this.#middle = this.#checksumOffset = NOT_READ;
     return this;
   }
 
-  #readHeader(): void {
-    const segments = this.#segments;
-    this.#read = true;
-    this.#head = segments.getUint32(0);
-    this.#middle = segments.getUint32(4);
-    this.#checksumOffset = segments.getUint16(8);
+  /** Whether somebody has looked at the header of the frame that it points at. */
+  get wasRead(): boolean {
+    return this.#head !== NOT_READ;
   }
 
   /** The header's first four bytes: flags, gso_type, hdr_len. */
   get head(): number {
-    if (!this.#read) this.#readHeader();
+    if (this.#head === NOT_READ) this.#head = this.#segments.getUint32(0);
     return this.#head;
   }
 
   /** The next four: gso_size, csum_start. */
   get middle(): number {
-    if (!this.#read) this.#readHeader();
+    if (this.#middle === NOT_READ) this.#middle = this.#segments.getUint32(4);
     return this.#middle;
   }
 
   /** Where in the checksummed part the checksum goes (csum_offset). */
   get checksumOffset(): number {
-    if (!this.#read) this.#readHeader();
+    if (this.#checksumOffset === NOT_READ) this.#checksumOffset = this.#segments.getUint16(8);
     return this.#checksumOffset;
   }
 

@@ -58,8 +58,13 @@ export interface NetworkPort {
   send(frame: Frame, pair: number): unknown;
   /** A burst of frames is over: what was gathered should go out. */
   flush?(pair: number): void;
-  /** The driver has put up receive buffers, after a delivery that found too few. Also when the pair starts to run. */
-  refilled?(pair: number): void;
+  /**
+   * The driver has put up receive buffers, after there were too few for a delivery, or nearly so. Also when the pair starts
+   * to run.
+   *
+   * @returns true to be called again soon, for whoever has more than it should deliver at once
+   */
+  refilled?(pair: number): boolean | void;
   /** A queue pair's receiving ring runs now, or does not any more. */
   running?(pair: number, running: boolean): void;
   /** The driver can take frames like these, from now on. Called before {@link running}. */

@@ -14,11 +14,13 @@ import { MAX_FRAME, NET_HEADER_SIZE } from "./layout.ts";
 
 /** num_buffers of a header: in the upper half of its last word. */
 const ONE_BUFFER = 0x1_0000;
+/** Buffers that are taken at once. */
+const AHEAD = 32;
 
 /** What a receiver tells. */
 export interface ReceiverEvents {
-  /** There are buffers again, or the ring has started. */
-  refilled(): void;
+  /** There are buffers again, or the ring has started. Returns whether to be called again soon. */
+  refilled(): boolean;
   /** The ring runs, or does not any more. */
   running(running: boolean): void;
 }
@@ -33,8 +35,9 @@ export class Receiver implements QueueOwner {
   readonly #events: ReceiverEvents;
   readonly #capture: Capture | undefined;
   #queue: OwnedQueue | undefined;
-  /** Buffers that were taken and not filled: the first {@link #count}, in order. */
+  /** Buffers that were taken and not filled: {@link #count} from {@link #from} on, in order. */
   readonly #held: Chain[] = [];
+  #from = 0;
   #count = 0;
 
   /** A receiver whose ring does not run. */
@@ -56,14 +59,14 @@ export class Receiver implements QueueOwner {
   }
 
   /** {@link QueueOwner.work}. */
-  work(): void {
-    this.#events.refilled();
+  work(): boolean {
+    return this.#events.refilled();
   }
 
   /** {@link QueueOwner.stop}. */
   stop(): void {
     this.#queue = undefined;
-    this.#count = this.#held.length = 0;
+    this.#from = this.#count = this.#held.length = 0;
     this.#events.running(false);
   }
 
@@ -85,10 +88,10 @@ export class Receiver implements QueueOwner {
     const count = this.#gather(frame.length);
     if (count === 0) return false;
     if (count === 1) {
-      this.#held[0].writable.copyFrom(frame, this.headerSize);
+      this.#held[this.#from].writable.copyFrom(frame, this.headerSize);
     } else {
       for (let i = 0, done = 0; i < count; i++) {
-        const { writable } = this.#held[i];
+        const { writable } = this.#held[this.#from + i];
         const at = i === 0 ? this.headerSize : 0;
         done += writable.copyFrom(frame.subarray(done), at);
       }
@@ -110,10 +113,10 @@ export class Receiver implements QueueOwner {
     const count = this.#gather(length);
     if (count === 0) return false;
     if (count === 1) {
-      frame.copyInto(this.#held[0].writable, this.headerSize, 0, length);
+      frame.copyInto(this.#held[this.#from].writable, this.headerSize, 0, length);
     } else {
       for (let i = 0, done = 0; i < count; i++) {
-        const { writable } = this.#held[i];
+        const { writable } = this.#held[this.#from + i];
         const at = i === 0 ? this.headerSize : 0;
         const size = Math.min(writable.byteLength - at, length - done);
         frame.copyInto(writable, at, done, size);
@@ -127,7 +130,7 @@ export class Receiver implements QueueOwner {
   /** Offers the next buffer by address. Returns its bytes of room, 0 when there is none. */
   reserve(iovec: Iovec): number {
     if (!this.#first()) return 0;
-    const { writable } = this.#held[0];
+    const { writable } = this.#held[this.#from];
     return writable.toIovec(iovec, 0, Math.min(writable.byteLength, MAX_FRAME + this.headerSize));
   }
 
@@ -139,24 +142,48 @@ export class Receiver implements QueueOwner {
     if (count === 0) return false;
     let done = 0;
     for (let i = 1; i < count; i++) {
-      done += this.#held[i].writable.copyFrom(rest.subarray(done, rest.length));
+      done += this.#held[this.#from + i].writable.copyFrom(rest.subarray(done, rest.length));
     }
-    if (this.headerSize === NET_HEADER_SIZE) this.#held[0].writable.setUint16(10, count);
+    if (this.headerSize === NET_HEADER_SIZE) this.#held[this.#from].writable.setUint16(10, count);
     this.#complete(count, length - this.headerSize);
     return true;
   }
 
-  /**
-   * The usual case, by the shortest way: takes a buffer that has room for the whole frame. Returns `null` when it has not, and
-   * holds it; or when one is held already.
-   */
+  /** The usual case, by the shortest way: a buffer that has room for the whole frame, or `null`. */
   #whole(length: number): Chain | null {
-    if (this.#count > 0 || this.#queue === undefined || this.#capture !== undefined) return null;
-    const chain = this.#queue.take();
-    if (chain === null || chain.writable.byteLength >= length + this.headerSize) return chain;
-    this.#held[0] = chain;
-    this.#count = 1;
-    return null;
+    if (this.#capture !== undefined || (this.#count === 0 && !this.#take())) return null;
+    const chain = this.#held[this.#from];
+    if (chain.writable.byteLength < length + this.headerSize) return null;
+    this.#from++;
+    this.#count--;
+    return chain;
+  }
+
+  /**
+   * Takes buffers, when none is held. Several, as their memory was the driver's last: to ask for it takes as long for all of
+   * them as for one, where the driver runs on a processor that is far away.
+   */
+  #take(): boolean {
+    const queue = this.#queue;
+    if (queue === undefined) return false;
+    const held = this.#held;
+    const count = queue.takeBurst(held, 0, AHEAD);
+    for (let i = 0; i < count; i++) held[i].writable.claim();
+    this.#from = 0;
+    this.#count = count;
+    return count > 0;
+  }
+
+  /** One more buffer behind those that are held. */
+  #takeMore(): boolean {
+    const chain = this.#queue?.take() ?? null;
+    if (chain === null) return false;
+    if (this.#from >= AHEAD) {
+      this.#held.copyWithin(0, this.#from, this.#from + this.#count);
+      this.#from = 0;
+    }
+    this.#held[this.#from + this.#count++] = chain;
+    return true;
   }
 
   #completeOne(chain: Chain, length: number): void {
@@ -176,22 +203,16 @@ export class Receiver implements QueueOwner {
     }
   }
 
-  /** Takes a buffer, if none is held, that has room for a header. */
+  /** Sees to it that a buffer is held that has room for a header. */
   #first(): boolean {
-    const queue = this.#queue;
-    if (queue === undefined) return false;
-    for (;;) {
-      if (this.#count === 0) {
-        const chain = queue.take();
-        if (chain === null) return false;
-        this.#held[this.#count++] = chain;
-      }
-      const [chain] = this.#held;
+    while (this.#count > 0 || this.#take()) {
+      const chain = this.#held[this.#from];
       if (chain.writable.byteLength >= this.headerSize) return true;
       // Not even room for a header.
       this.#drop(1);
-      queue.complete(chain);
+      this.#queue?.complete(chain);
     }
+    return false;
   }
 
   /** Takes buffers for a frame. Returns how many it needs; 0 when it is dropped for want of them. */
@@ -204,33 +225,28 @@ export class Receiver implements QueueOwner {
   /** Takes buffers for a frame of `length` bytes. Returns how many it needs, all of them held; 0 when there are too few. */
   #buffersFor(length: number): number {
     if (!this.#first()) return 0;
-    let left = length + this.headerSize - this.#held[0].writable.byteLength;
+    let left = length + this.headerSize - this.#held[this.#from].writable.byteLength;
     if (left <= 0) return 1;
     if (!this.mergeable || length > MAX_FRAME) return 0;
-    const queue = this.#queue as OwnedQueue;
     let count = 1;
     for (; left > 0; count++) {
-      if (count === this.#count) {
-        const chain = queue.take();
-        // What is held stays for the next frame, or until there are more.
-        if (chain === null) return 0;
-        this.#held[this.#count++] = chain;
-      }
-      left -= this.#held[count].writable.byteLength;
+      // What is held stays for the next frame, or until there are more.
+      if (count === this.#count && !this.#takeMore()) return 0;
+      left -= this.#held[this.#from + count].writable.byteLength;
     }
     return count;
   }
 
   /** Writes the header and gives the buffers to the driver. */
   #commit(count: number, length: number, head: number, middle: number, checksumOffset: number): void {
-    this.#writeHeader(this.#held[0], head, middle, checksumOffset + count * ONE_BUFFER);
+    this.#writeHeader(this.#held[this.#from], head, middle, checksumOffset + count * ONE_BUFFER);
     this.#complete(count, length);
   }
 
   #show(capture: Capture, count: number, length: number): void {
     capture.begin(length);
     for (let i = 0, left = length; i < count; i++) {
-      const { writable } = this.#held[i];
+      const { writable } = this.#held[this.#from + i];
       const at = i === 0 ? this.headerSize : 0;
       const size = Math.min(left, writable.byteLength - at);
       capture.piece(writable, at, size);
@@ -242,17 +258,18 @@ export class Receiver implements QueueOwner {
   #complete(count: number, length: number): void {
     const queue = this.#queue as OwnedQueue;
     const held = this.#held;
+    const from = this.#from;
     this.#counters.deliveredFrames++;
     this.#counters.deliveredBytes += length;
     if (this.#capture !== undefined) this.#show(this.#capture, count, length);
     if (count === 1) {
-      const chain = held[0];
+      const chain = held[from];
       chain.written = length + this.headerSize;
       queue.complete(chain);
     } else {
       let left = length + this.headerSize;
       for (let i = 0; i < count; i++) {
-        const chain = held[i];
+        const chain = held[from + i];
         chain.written = Math.min(left, chain.writable.byteLength);
         left -= chain.written;
         queue.complete(chain);
@@ -263,7 +280,7 @@ export class Receiver implements QueueOwner {
 
   /** Forgets the first of the buffers that are held. */
   #drop(count: number): void {
+    this.#from += count;
     this.#count -= count;
-    if (this.#count > 0) this.#held.copyWithin(0, count, count + this.#count);
   }
 }

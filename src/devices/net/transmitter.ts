@@ -12,7 +12,7 @@ import type { Capture } from "./pcap.ts";
 import { ETHERNET_HEADER, MAX_FRAME, NET_HEADER_SIZE } from "./layout.ts";
 
 /** Frames of one burst. */
-const BURST = 64;
+const BURST = 32;
 
 /** Who takes the frames. */
 export interface FrameSink {
@@ -37,6 +37,8 @@ export class Transmitter implements QueueOwner {
   #queue: OwnedQueue | undefined;
   /** Whether a frame was refused, and waits. */
   #waiting = false;
+  /** What {@link Segments.touch} has found: nobody reads it. */
+  #touched = 0;
 
   /** A transmitter whose ring does not run. */
   constructor(
@@ -75,13 +77,15 @@ export class Transmitter implements QueueOwner {
   work(queue: OwnedQueue): boolean {
     if (this.#waiting) return false;
     const chains = this.#chains;
-    let count = this.#count;
-    while (count < BURST) {
-      const chain = queue.take();
-      if (chain === null) break;
-      chains[count++] = chain;
-    }
+    const taken = queue.takeBurst(chains, this.#count, BURST - this.#count);
+    const count = this.#count + taken;
     const full = count === BURST;
+    // Most often the next frame is used like the last: some networks do not look into them.
+    if (this.#frame.wasRead) {
+      let touched = 0;
+      for (let i = this.#count; i < count; i++) touched ^= chains[i].readable.touch();
+      this.#touched = touched;
+    }
     let at = 0;
     // Whatever is called here may be the end of the ring.
     while (at < count && this.#queue !== undefined && this.#send(chains[at])) at++;
