@@ -10,9 +10,13 @@ import { Reactor } from "../../ffi/reactor.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
 import { eventually } from "./scene.ts";
 
-// The reactor's thread comes and goes with the sessions, and with it some descriptors, a little later. So it stays.
+// The reactor's thread comes and goes with the sessions, and with it some descriptors, a little later. So it stays, and is up
+// before anything is counted.
 const stay = eventfd();
-before(() => Reactor.shared().watch(stay, () => {}));
+before(async () => {
+  Reactor.shared().watch(stay, () => {});
+  await Reactor.shared().prepare();
+});
 after(() => {
   Reactor.shared().unwatch(stay);
   close(stay);
