@@ -20,7 +20,12 @@ const WATCH = 500;
 /** Whether one of a process's threads waits for a disk. */
 function waitsForDisk(pid: number): boolean {
   return readdirSync(`/proc/${pid}/task`).some((thread) => {
-    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
+    let stat = "";
+    try {
+      stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8");
+    } catch {
+      // It has ended meanwhile.
+    }
     return stat.slice(stat.lastIndexOf(")") + 2).startsWith("D");
   });
 }
