@@ -240,9 +240,9 @@ test("playing takes the time that it lasts, over a pause as well", { timeout: 30
   assert.equal(await stage.set({ channels: 2 }), OK);
   assert.equal((await stage.play(new Uint8Array(4))).status, IO_ERR, "not prepared");
   await stage.command(PREPARE);
-  // Five times 100 ms.
-  const data = bytesOf(1, 5 * 19_200);
-  const moved = Array.from({ length: 5 }, (_, i) => stage.play(data.subarray(19_200 * i, 19_200 * (i + 1))));
+  // Five times 400 ms: so much later than the second STOP may come before the third has been played.
+  const data = bytesOf(1, 5 * 76_800);
+  const moved = Array.from({ length: 5 }, (_, i) => stage.play(data.subarray(76_800 * i, 76_800 * (i + 1))));
   await sleep(150);
   assert.equal(stage.queues[2].inFlight, 5, "nothing is played before the start");
   const begin = performance.now();
@@ -252,12 +252,13 @@ test("playing takes the time that it lasts, over a pause as well", { timeout: 30
   const stopped = performance.now();
   await sleep(300);
   assert.equal(stage.queues[2].inFlight, 3, "nothing is played in a pause");
-  await stage.command(START);
+  // The pause is at least as long as this: from its answer on, until the next command.
   const paused = performance.now() - stopped;
+  await stage.command(START);
   const all = [...first, ...await Promise.all(moved.slice(2))];
   all.forEach(({ status, used, at }, i) => {
     assert.deepEqual([status, used], [OK, 8]);
-    const due = begin + 100 * (i + 1) + (i < 2 ? 0 : paused);
+    const due = begin + 400 * (i + 1) + (i < 2 ? 0 : paused);
     assert.ok(at >= due - 5, `${i}: ${due - at} ms too early`);
   });
   sameBytes(output.bytes, data);

@@ -155,7 +155,7 @@ realTest("what the server cannot do is an error of that request", ["nbdkit"], LI
   await driver.flush();
   rmSync(trigger);
   assert.deepEqual(await driver.read(0, 8192), data);
-  assert.match(example.child.output, /read of 4096 bytes at 0: the server says EIO/);
+  await example.child.waitLine(/read of 4096 bytes at 0: the server says EIO/);
   assert.doesNotMatch(example.child.output, /connection/);
 });
 
@@ -219,7 +219,7 @@ realTest("a server that says nothing is taken for lost", ["nbdkit"], LIMIT, asyn
   } finally {
     server.child.kill("SIGCONT");
   }
-  assert.match(example.child.output, /no answer for 0\.5 seconds/);
+  await example.child.waitLine(/no answer for 0\.5 seconds/);
   await example.child.waitLine(/connected again/, 30_000);
   await driver.read(0, 4096);
 });

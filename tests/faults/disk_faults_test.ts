@@ -153,7 +153,7 @@ test("a server with requests that are dropped, delayed or stand still closes at 
   const start = performance.now();
   scene.server.close();
   await scene.server.finished;
-  assert.ok(performance.now() - start < 2000);
+  assert.ok(performance.now() - start < 20_000);
 });
 
 test("stall: the ring stands still from one request on, other rings do not", LIMIT, async (t) => {

@@ -23,7 +23,7 @@ async function child(t: TestContext, when: string): Promise<ChildProcess> {
 for (const when of ["at once", "later", "prepared"]) {
   test(
     `when nothing is watched any more, the process ends by itself (${when})`,
-    { timeout: 10_000 },
+    { timeout: 60_000 },
     async (t) => {
       const started = await child(t, when);
       const [code] = started.exitCode === null ? await once(started, "exit") : [started.exitCode];
@@ -32,7 +32,7 @@ for (const when of ["at once", "later", "prepared"]) {
   );
 }
 
-test("as long as something is watched, the process stays", { timeout: 10_000 }, async (t) => {
+test("as long as something is watched, the process stays", { timeout: 60_000 }, async (t) => {
   const started = await child(t, "never");
   await sleep(300);
   assert.equal(started.exitCode, null);

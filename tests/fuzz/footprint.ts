@@ -35,7 +35,7 @@ export class Footprint {
       await sleep(20);
       const now = new Footprint();
       still = now.#difference() === undefined && before.#same(now) ? still + 1 : 0;
-      if (still === 5) return now;
+      if (still === 15) return now;
       before = now;
     }
   }

@@ -21,7 +21,7 @@ import { onEnd, type Scope } from "../support/cleanup.ts";
 // A front-end that is slow, or stands still, while another one works.
 
 /** The longest that one round of verified requests may take, ms: a peer that is waited for stands still for ever. */
-const ROUND = 2000;
+const ROUND = 8000;
 
 /** Rounds of verified requests, none of which waits for anybody. */
 async function works(driver: BlkDriver, rounds = 10): Promise<void> {

@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { request } from "node:http";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { setTimeout as sleep } from "node:timers/promises";
 import { main } from "../../src/cli/mod.ts";
 import { tempDir } from "../support/cleanup.ts";
 import { type OurBackend, root, startBackend } from "../support/our_backend.ts";
@@ -158,8 +157,7 @@ async function logOf(t: TestContext, ...args: string[]): Promise<string[]> {
   const driver = await BlkDriver.connect(backend.socket, { depth: 4, maxTransfer: 4096 });
   await driver.read(0, 512);
   await driver.close();
-  const done = () => /left|session\.ended/.test(backend.child.output);
-  for (let i = 0; i < 200 && !done(); i++) await sleep(10);
+  await backend.child.waitLine(/left|session\.ended/);
   return backend.child.output.split("\n").filter((line) => line !== "" && !/^vhost-user blk: /.test(line));
 }
 

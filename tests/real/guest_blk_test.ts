@@ -161,7 +161,7 @@ realTest("what the guest discards and deletes gives its room back", needs, {}, a
   await guest.run(`mount -o remount,discard /mnt; ${fill}`);
   assert.ok(room() > empty + 11 * MIB, `with the file: ${room()}, before ${empty}`);
   await guest.run("rm /mnt/big; sync");
-  const deadline = Date.now() + 2000;
+  const deadline = Date.now() + 20_000;
   while (room() > empty + 2 * MIB && Date.now() < deadline) await sleep(20);
   assert.ok(room() < empty + 2 * MIB, `after rm with -o discard: ${room()}, before the file ${empty}`);
   await guest.run("umount /mnt");
@@ -322,10 +322,14 @@ realTest("a disk is unplugged and plugged in again, and costs nothing while idle
   const guest = await guestWith(t, disk);
   assert.equal(await guest.run("cat /sys/block/vda/serial"), "0123456789abcdefghij");
   const written = await guest.run(`${makeData(4)}; dd if=/tmp/data of=/dev/vda bs=1M 2>/dev/null`);
-  const begin = disk.cpuTime;
-  await sleep(2000);
-  const used = disk.cpuTime - begin;
-  assert.ok(used < 40, `${used} ms of processor time in 2 s`);
+  // The runtime may still be compiling or collecting garbage; what spins would spin all the time.
+  const used: number[] = [];
+  for (let attempt = 0; attempt < 4 && (used.at(-1) ?? 40) >= 40; attempt++) {
+    const begin = disk.cpuTime;
+    await sleep(2000);
+    used.push(disk.cpuTime - begin);
+  }
+  assert.ok((used.at(-1) ?? 40) < 40, `${used} ms of processor time in 2 s each`);
   for (let round = 0; round < 3; round++) {
     await guest.unplug();
     await guest.waitFor("[ ! -e /sys/block/vda ]");
@@ -348,7 +352,7 @@ realTest("a disk grows and shrinks under its guest", needs, {}, async (t) => {
     truncateSync(image, mib * MIB);
     disk.child.kill("SIGHUP");
   };
-  const seen = (mib: number) => guest.waitFor(`[ $(cat /sys/block/vda/size) = ${mib * MIB / 512} ]`, 2000);
+  const seen = (mib: number) => guest.waitFor(`[ $(cat /sys/block/vda/size) = ${mib * MIB / 512} ]`);
 
   // Before there is a driver to tell: QEMU 10.0 would end if it were told then.
   await guest.qmp("stop");

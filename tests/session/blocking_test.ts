@@ -14,8 +14,8 @@ import { stage } from "./stage.ts";
 // Who waits then is the whole process, so somebody else ends that, too late.
 
 /** How long it may take, ms, and when it would be ended. */
-const SOON = 2000;
-const LATER = 3;
+const SOON = 8000;
+const LATER = 12;
 
 /** Has somebody else do something with a descriptor, later. */
 function later(scope: Parameters<typeof onEnd>[0], command: string, fd: number): void {

@@ -8,11 +8,17 @@ import { close } from "../../ffi/fd.ts";
 import { openFile, OpenFlag } from "../../ffi/file.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
-import { eventually } from "./scene.ts";
+import { runtime } from "../support/runtime.ts";
+import { pollOnce, type Ring } from "./rings.ts";
+import { aWhile, eventually, type Scene } from "./scene.ts";
 
-// The reactor's thread comes and goes with the sessions, and with it some descriptors, a little later. So it stays.
+// The reactor's thread comes and goes with the sessions, and with it some descriptors, a little later. So it stays, and is up
+// before anything is counted.
 const stay = eventfd();
-before(() => Reactor.shared().watch(stay, () => {}));
+before(async () => {
+  Reactor.shared().watch(stay, () => {});
+  await Reactor.shared().prepare();
+});
 after(() => {
   Reactor.shared().unwatch(stay);
   close(stay);
@@ -57,6 +63,25 @@ export function noteDescriptors(): (more?: number) => Promise<void> {
       );
     }
   };
+}
+
+/**
+ * Polls a ring until the worker thread that does so, if it is one, has slept: from then on it keeps what it needs for that,
+ * and its descriptors can be counted.
+ */
+export async function letSleep({ server }: Scene, ring: Ring): Promise<void> {
+  const workers = server.metrics.threads.filter(({ thread }) => thread !== "main");
+  const pipes = (): number => [...open().values()].filter((target) => target.startsWith("pipe:")).length;
+  const before = pipes();
+  do await pollOnce(ring); while (
+    workers.length > 0 && workers.every(({ counters }) => counters.sleeps === 0)
+  );
+  // The last that a thread of Deno's opens, which is started for it.
+  if (workers.length > 0 && runtime === "deno") {
+    await eventually("the thread that sleeps is up", () => pipes() > before);
+    // It opens several.
+    await aWhile();
+  }
 }
 
 /** An event, open until the test is over. */

@@ -6,6 +6,9 @@ import { Connection, type Message } from "../../src/frontend/mod.ts";
 import { type FrontendMessage, frontendMessages } from "../../src/protocol/mod.ts";
 import { concat, number64, sendMessage, u32, u64 } from "./wire.ts";
 
+/** How long the back-end may take to say something, milliseconds: a machine may have much else to do. */
+const PATIENCE = 20_000;
+
 /** Flags of a request without wishes, and of one that asks for an acknowledgement. */
 export const PLAIN = 0x1;
 export const NEED_REPLY = 0x9;
@@ -66,7 +69,7 @@ export class RawPeer {
 
   /** What the back-end sends next, or `"end"` when it has closed the connection. */
   async next(): Promise<Message | "end"> {
-    for (const deadline = performance.now() + 3000;;) {
+    for (const deadline = performance.now() + PATIENCE;;) {
       try {
         const message = this.#connection.receive();
         if (message !== null) return message;

@@ -14,10 +14,13 @@ import { runtime, splitWords, startWords } from "./runtime.ts";
 export const root: string = fileURLToPath(new URL("../../", import.meta.url));
 
 /** How long a back-end may take to notice that a front-end has left, in milliseconds. */
-const PATIENCE = 5000;
+const PATIENCE = 20_000;
 
 /** What a back-end writes when all is well. */
 const FINE = /^(vhost-user \w+: .* on |info: |→ |← |$)/;
+
+/** What a back-end writes when it listens, or when somebody else does. It has all it needs by then; not yet when it tells of its sandbox. */
+const LISTENS = /^vhost-user \w+: .* on /;
 
 /** What Deno opens when it likes. */
 const DENO_CACHE = /_cache_v\d+(-wal|-shm|-journal)?$/;
@@ -90,17 +93,12 @@ export class OurBackend {
       }
       return;
     }
-    const slept = await sleepOnce(this.socket, threads);
-    const kept = holdings(this.child.pid);
-    for (const each of before) {
-      const at = kept.indexOf(each);
-      assert.ok(at >= 0, `${each} is gone after a sleep`);
-      kept.splice(at, 1);
+    const kept = await sleepOnce(this.socket, threads, this.child.pid);
+    for (let count = 1; count <= kept.length; count++) {
+      this.#before.push([...before, ...kept.slice(0, count).flat()].sort());
     }
-    for (let count = 1; count <= slept; count++) {
-      const share = kept.filter((_, i) => i % slept < count);
-      this.#before.push([...before, ...share].sort());
-    }
+    // The front-end that had them sleep is gone only when nothing of it is left.
+    await this.#nothingHeld();
   }
 
   /** Lines written so far in which it complains. */
@@ -121,6 +119,17 @@ export class OurBackend {
    * not complained, but for what is `expected`.
    */
   async checkUnharmed(expected: readonly string[] = []): Promise<void> {
+    await this.#nothingHeld();
+    // Its words take their own way here.
+    for (const deadline = Date.now() + PATIENCE; this.complaints.length < expected.length;) {
+      if (Date.now() > deadline) break;
+      await sleep(10);
+    }
+    assert.deepEqual(this.complaints, expected);
+  }
+
+  /** Waits until it has given everything back. */
+  async #nothingHeld(): Promise<void> {
     const deadline = Date.now() + PATIENCE;
     while (true) {
       assert.equal(this.child.code, undefined, `the back-end has ended: ${this.child.output}`);
@@ -131,7 +140,6 @@ export class OurBackend {
       }
       await sleep(20);
     }
-    assert.deepEqual(this.complaints, expected);
   }
 }
 
@@ -174,8 +182,7 @@ export async function startBackend(
     options;
   const cli = join(root, "src/cli/mod.ts");
   const child = startDeno(scope, [...permissions, cli, command, `--socket-path=${socket}`, ...args]);
-  await child.waitLine(FINE);
-  // What it says first may be of its sandbox.
+  await child.waitLine(LISTENS);
   await child.waitSocket(socket);
   return new OurBackend(scope, child, socket, replaces);
 }
@@ -196,29 +203,50 @@ export async function startDisk(scope: Scope, options: DiskOptions): Promise<Our
     ...file === undefined ? [] : [`--blk-file=${file}`],
     ...args,
   ]);
-  await child.waitLine(FINE);
-  // What it says first may be of its sandbox.
+  await child.waitLine(LISTENS);
   await child.waitSocket(socket);
   const backend = new OurBackend(scope, child, socket, replaces);
   if (workers !== undefined && replaces === undefined) await backend.learnSleep(Number(workers));
   return backend;
 }
 
-/** Polls the first ring of each thread for a moment. Returns how many threads have one. */
-async function sleepOnce(socket: string, workers: number): Promise<number> {
+/**
+ * Polls the first ring of each thread that has one, until the thread has slept. Returns what each thread keeps for that; one
+ * that never sleeps keeps nothing.
+ */
+async function sleepOnce(socket: string, workers: number, pid: number): Promise<string[][]> {
   const frontEnd = await FrontEnd.connect(socket);
   const memory = new SharedMemory(1 << 16);
   await frontEnd.shareMemory(memory);
   const { value: rings } = await frontEnd.request("GET_QUEUE_NUM", undefined);
   const threads = Math.min(workers, Number(rings));
+  const kept: string[][] = [];
   for (let index = 0; index < threads; index++) {
     const queue = await frontEnd.startQueue(index, memory, { size: 8 });
     await frontEnd.request("SET_VRING_KICK", { index, noDescriptor: true });
-    await sleep(100);
+    const awake = holdings(pid);
+    let more: string[] = [];
+    // What a thread of Deno's opens last is a pipe; seen twice, nothing was on its way.
+    for (const deadline = Date.now() + PATIENCE; Date.now() < deadline;) {
+      await sleep(10);
+      const last = more;
+      more = without(holdings(pid), awake);
+      if (more.includes("pipe") && JSON.stringify(more) === JSON.stringify(last)) break;
+    }
+    kept.push(more);
     await frontEnd.stopQueue(queue);
   }
   frontEnd.close();
   memory.close();
-  await sleep(200);
-  return threads;
+  return kept;
+}
+
+/** What is in the one list and not in the other, each as often as that. */
+function without(list: readonly string[], other: readonly string[]): string[] {
+  const left = [...other];
+  return list.filter((each) => {
+    const at = left.indexOf(each);
+    if (at >= 0) left.splice(at, 1);
+    return at < 0;
+  });
 }

@@ -16,7 +16,7 @@ const OUTPUT_LIMIT = 64 * 1024;
 const GRACE = 2000;
 
 /** How long to wait for a line or a socket, in milliseconds, when the caller does not say. */
-const PATIENCE = 10_000;
+const PATIENCE = 30_000;
 
 const setpriv = which("setpriv");
 
@@ -149,10 +149,16 @@ export class Child {
         end(127);
       });
       child.once("exit", (code, signal) => {
-        // The last words may still be in the pipe; or somebody else may hold the pipe open for ever.
-        const timer = setTimeout(() => end(status(code, signal)), 200);
+        // The last words may still be in the pipe; or somebody else may hold the pipe open for ever. In many turns of the event
+        // loop, so that what stands still is not the time for the words alone.
+        let turns = 20;
+        const timer = setInterval(() => {
+          if (--turns > 0) return;
+          clearInterval(timer);
+          end(status(code, signal));
+        }, 10);
         child.once("close", () => {
-          clearTimeout(timer);
+          clearInterval(timer);
           end(status(code, signal));
         });
       });

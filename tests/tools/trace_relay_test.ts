@@ -200,7 +200,7 @@ test("a reader that does not read stops the writer, and loses nothing", LIMIT, a
   let sent = 0;
   let rest = new Uint8Array(0);
   // Until nothing more fits into the tracer: what the front-end would see without it, too.
-  for (let idle = 0; idle < 50;) {
+  for (let idle = 0; idle < 50 || scene.messages.at(-1)?.outcome !== "waiting";) {
     const bytes = rest.length > 0 ? rest : message(sent);
     const n = sendMessage(front.fd, bytes);
     if (n < 0) {
@@ -388,7 +388,8 @@ test("a message that stays incomplete, or unanswered, is remarked upon once", LI
   front.say("GET_FEATURES");
   front.send(bytesOf("SET_FEATURES", u64(1)).subarray(0, 14));
   await back.hear("GET_FEATURES");
-  await sleep(200);
+  await eventually("two remarks", () => scene.notes.length >= 2);
+  await sleep(150);
   assert.deepEqual(scene.notes.toSorted(), [
     "warning: GET_FEATURES: no answer for 30 ms",
     "warning: from the front-end: only 14 of 20 bytes of SET_FEATURES have come, for 30 ms or more",

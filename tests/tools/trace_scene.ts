@@ -9,7 +9,7 @@ import { backendMessages, frontendMessages } from "../../src/protocol/messages.t
 import type { Entry, MessageEntry, NoteEntry, RawEntry } from "../../src/tools/trace/entry.ts";
 import { Tracer, type TracerOptions } from "../../src/tools/trace/tracer.ts";
 import { noteDescriptors } from "../session/descriptors.ts";
-import { eventually } from "../session/scene.ts";
+import { eventually, PATIENCE } from "../session/scene.ts";
 import { concat, sendMessage, u32 } from "../session/wire.ts";
 import { onEnd, type Scope, tempDir } from "../support/cleanup.ts";
 
@@ -73,7 +73,7 @@ export class End {
   }
 
   /** Waits for exactly these bytes; returns the descriptors that came with them, to be closed by the caller. */
-  async expect(bytes: Uint8Array, patience = 3000): Promise<number[]> {
+  async expect(bytes: Uint8Array, patience = PATIENCE): Promise<number[]> {
     const got: Uint8Array[] = [];
     const fds: number[] = [];
     let length = 0;

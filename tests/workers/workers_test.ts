@@ -20,9 +20,10 @@ const threads = (): number => readdirSync("/proc/self/task").length;
 
 /** Waits until the threads of earlier tests have ended. */
 async function quiet(): Promise<void> {
-  for (let before = NaN, now = threads(); now !== before; now = threads()) {
+  for (let before = NaN, still = 0; still < 5; await sleep(100)) {
+    const now = threads();
+    still = now === before ? still + 1 : 0;
     before = now;
-    await sleep(200);
   }
 }
 

@@ -38,9 +38,11 @@ import { describe, type Step } from "./steps.ts";
 /** Turns that a message may take before its front-end goes on. */
 const TURNS = 200;
 
-/** How long a first session lasts, milliseconds: where threads run the rings, until they are used to sleeping. */
+/** How long a first session lasts, milliseconds: where threads run the rings, so that they get used to sleeping. */
 const WARM_UP = 20;
 const WARM_UP_OF_THREADS = 500;
+/** How many first sessions there may be until all threads have slept, on a machine that has much else to do. */
+const WARM_UPS = 20;
 const ALL = 0xffff_ffff_ffff_ffffn;
 const PAGEFAULT = mask(protocolFeatures.PAGEFAULT);
 const PLAIN_RINGS = mask(ringFeatures.VERSION_1, ringFeatures.PROTOCOL_FEATURES);
@@ -185,11 +187,17 @@ class Front implements Stand<Step> {
       const protocol = ALL & ~PAGEFAULT & ~IN_BAND;
       const start = { do: "negotiate", who: 0, features: PLAIN_RINGS, protocol } as const;
       const polled = polledRings(4).map(say);
-      for (const steps of [questions, [start, ...polled]]) {
-        await front.run([{ do: "device", name }, ...steps, { do: "turn", turns: 1 }, {
+      const session = (steps: readonly Step[]): Promise<number> =>
+        front.run([{ do: "device", name }, ...steps, { do: "turn", turns: 1 }, {
           do: "sleep",
           milliseconds,
         }]);
+      const threads = booths.get(name)?.server.metrics.threads.filter(({ thread }) => thread !== "main") ??
+        [];
+      await session(questions);
+      for (let i = 0; i < WARM_UPS; i++) {
+        await session([start, ...polled]);
+        if (threads.every(({ counters }) => counters.sleeps > 0)) break;
       }
     }
     return front;
