@@ -24,6 +24,7 @@ import {
 } from "../tools/check/mod.ts";
 import { type Command, type Output, UsageError, type Values, wholeNumber } from "./command.ts";
 import { painter } from "./colour.ts";
+import { leave } from "./leave.ts";
 import { version } from "./version.ts";
 
 /** How many times as long as for an answer a case may take. */
@@ -109,7 +110,7 @@ async function runAll(values: Values, output: Output): Promise<number> {
     ? new RunningTarget(path, options.patience)
     : new SpawnedTarget(String(spawn), path, options.patience);
   const stop = (signal: "SIGINT" | "SIGTERM"): void =>
-    void target.close().then(() => process.exit(128 + constants.signals[signal]));
+    void target.close().then(() => leave(128 + constants.signals[signal]));
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, stop);
   const text = new TextReport(nameWidth(options), painter(process.stdout), all === true);
   const progress = new Progress(process.stderr.isTTY === true && trace !== true);

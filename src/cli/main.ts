@@ -5,6 +5,7 @@
  */
 
 import process from "node:process";
+import { leave } from "./leave.ts";
 import { main } from "./mod.ts";
 
-process.exit(await main(process.argv.slice(2)));
+await leave(await main(process.argv.slice(2)));

@@ -23,6 +23,7 @@ import { painter } from "./colour.ts";
 import { firstSentence, loadAll, type Output } from "./command.ts";
 import { commands } from "./commands.ts";
 import { runCommand } from "./program.ts";
+import { leave } from "./leave.ts";
 import { didYouMean } from "./suggestion.ts";
 import { version } from "./version.ts";
 
@@ -99,4 +100,4 @@ export type { Paint, Style } from "../tools/paint.ts";
 // As `import.meta.main`, dnt up to 0.40 makes something else of it.
 const { main: isProgram } = import.meta;
 
-if (isProgram) process.exit(await main(process.argv.slice(2)));
+if (isProgram) await leave(await main(process.argv.slice(2)));
