@@ -99,6 +99,19 @@ export function readAt(fd: number, iovec: Iovec, position: number): number {
   }
 }
 
+/** `preadv2(2)`: fails with EAGAIN where it would wait. */
+export const RWF_NOWAIT = 8;
+
+/**
+ * Reads into every piece of the list, if all of that is in the page cache.
+ *
+ * @param position bytes from the start of the file
+ * @returns false when it is not, at the end of the file, and where the file system cannot say; some bytes may have been read
+ */
+export function readCached(fd: number, iovec: Iovec, position: number): boolean {
+  return libc.preadv2(fd, iovec.address, iovec.count, offset(position), RWF_NOWAIT) === iovec.byteLength;
+}
+
 /**
  * Writes every piece of the list, over short writes.
  *

@@ -6,10 +6,9 @@
  */
 
 import { errno, libc } from "./deno.ts";
+import { RWF_NOWAIT } from "./file.ts";
 import { Native } from "./native.ts";
 
-/** `preadv2(2)`: fails with EAGAIN where it would wait. */
-const RWF_NOWAIT = 8;
 /** At the position of the file, for those that have one. */
 const HERE = -1n;
 const EOPNOTSUPP = 95;

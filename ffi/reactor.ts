@@ -49,6 +49,8 @@ export class Reactor {
     return this.#shared ??= new Reactor();
   }
 
+  /** How often it has gone through all that is awake; counts up to 2^30 and begins again. */
+  round = 0;
   /** How it waits, counted. Who reads them in another thread puts theirs in place. */
   counters: ReactorCounters = new ReactorCounters();
   readonly #epoll = new Epoll();
@@ -83,6 +85,11 @@ export class Reactor {
   }
   set pollCeiling(value: number) {
     this.#pace.ceiling = value;
+  }
+
+  /** Whether it never looks: whoever has something for it wakes it up, which takes long. */
+  get sleeps(): boolean {
+    return this.#pace.ceiling === 0;
   }
 
   /**
@@ -319,6 +326,7 @@ export class Reactor {
       let found = false;
       for (let i = 0; i < LOOKS_PER_CHECK; i++) {
         let any = false;
+        this.round = (this.round + 1) & 0x3fff_ffff;
         for (let k = 0; k < this.#awake.length; k++) any = this.#awake[k].look() || any;
         if (any && !found) {
           found = true;

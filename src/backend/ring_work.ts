@@ -117,11 +117,14 @@ export class HandledRing implements RingWork, Queue {
     let written = 0;
     this.#deferred = 0;
     let sample = this.#untilSample;
+    // Whoever sleeps after its work had better not be done with it before the driver is awake.
+    const { sleeps } = vring.reactor;
     let broken: unknown;
     try {
       for (let bytes = 0, shown = 0; taken < BATCH && requests.left > 0;) {
         const chain = ring.pop();
         if (chain === null) break;
+        if (sleeps && taken > 0) vring.show(ring);
         const { byteLength } = chain.readable;
         readable += byteLength;
         bytes += byteLength + chain.writable.byteLength;

@@ -17,9 +17,14 @@ import {
   openStorage,
   parseSize,
 } from "../../src/devices/blk/mod.ts";
+import { LATER } from "../../src/backend/device.ts";
+import { Segments } from "../../src/memory/segments.ts";
+import { Span } from "../../src/memory/span.ts";
+import { Reactor } from "../../ffi/reactor.ts";
 import { IoUring } from "../../ffi/io_uring.ts";
 import type { BlkDriver } from "../../src/tools/blk_driver.ts";
-import { tempDir } from "../support/cleanup.ts";
+import { file as memoryOf, guestMemory, region } from "../memory/memory_file.ts";
+import { onEnd, tempDir } from "../support/cleanup.ts";
 import { bytesOf, type DiskScene, eventually, LIMIT, sameBytes, Scene } from "../session/scene.ts";
 
 const MIB = 1 << 20;
@@ -272,3 +277,61 @@ test("storages by a short text", (t) => {
     ] as const
   ) assert.throws(() => openStorage(uri), said, uri);
 });
+
+test(
+  "where nobody looks, a few cached reads are done one by one, and many by the batch",
+  LIMIT,
+  async (t) => {
+    const path = join(tempDir(t), "disk");
+    writeFileSync(path, bytesOf(5, 64 * 512));
+    const storage = new FileStorage(path, { aio: "io_uring" });
+    // The reactor runs while somebody is there.
+    await (await Scene.disk(t, { storage })).driver();
+    const memory = guestMemory(t);
+    memory.replace([region(memoryOf(t, "reads", 16), 0, 16)]);
+    const [guest] = memory.regions;
+    const reactor = Reactor.shared();
+    const { pollCeiling } = reactor;
+    onEnd(t, () => void (reactor.pollCeiling = pollCeiling));
+    let later = 0;
+    /** Reads so many sectors, each by itself. Returns how many were there at once. */
+    const read = (count: number): number => {
+      let atOnce = 0;
+      for (let i = 0; i < count; i++) {
+        const segments = new Segments();
+        // Twice the distance, so that no two are neighbours.
+        segments.push(guest, i * 1024, 512);
+        guest.bytes.fill(0xee, i * 1024, i * 1024 + 512);
+        const span = new Span().set(segments, 0, 512);
+        const done = (error?: unknown): void => {
+          assert.equal(error, undefined);
+          later--;
+        };
+        if (storage.read(span, i * 1024, { done }) === LATER) later++;
+        else atOnce++;
+      }
+      return atOnce;
+    };
+    const settled = async (count: number): Promise<void> => {
+      await eventually("all are there", () => later === 0);
+      const expected = bytesOf(5, 64 * 512);
+      for (let i = 0; i < count; i++) {
+        sameBytes(guest.bytes.slice(i * 1024, i * 1024 + 512), expected.slice(i * 1024, i * 1024 + 512));
+      }
+    };
+    reactor.pollCeiling = 0;
+    reactor.round++;
+    assert.equal(read(12), 12);
+    await settled(12);
+    reactor.round++;
+    assert.equal(read(20), 20, "the last time there were few");
+    reactor.round++;
+    assert.equal(read(3), 0, "the last time there were many");
+    await settled(3);
+    reactor.round++;
+    assert.equal(read(3), 3);
+    reactor.pollCeiling = 0.05;
+    assert.equal(read(3), 0);
+    await settled(3);
+  },
+);

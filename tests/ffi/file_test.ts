@@ -3,7 +3,16 @@ import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test, { type TestContext } from "node:test";
 import { addSeals, close, fileStatus, Seal } from "../../ffi/fd.ts";
-import { allocate, FallocateMode, openFile, OpenFlag, readAt, syncData, writeAt } from "../../ffi/file.ts";
+import {
+  allocate,
+  FallocateMode,
+  openFile,
+  OpenFlag,
+  readAt,
+  readCached,
+  syncData,
+  writeAt,
+} from "../../ffi/file.ts";
 import { Iovec } from "../../ffi/iovec.ts";
 import { Mapping, memoryFile } from "../../ffi/mapping.ts";
 import { Native } from "../../ffi/native.ts";
@@ -67,6 +76,18 @@ test("at the end of the file fewer bytes come, and the rest stays as it is", { t
 
   assert.equal(readAt(fd, list(...targets), 6), 0);
   assert.equal(readAt(fd, list(...targets), 1000), 0);
+});
+
+test("what is cached is read at once, all of it or not", { timeout: 5000 }, (t) => {
+  const path = join(tempDir(t), "file");
+  writeFileSync(path, Uint8Array.from({ length: 6000 }, (_, i) => i));
+  const fd = owned(t, openFile(path, OpenFlag.READ_ONLY));
+  const [first, second] = [new Native(100), new Native(1000)];
+  assert.equal(readCached(fd, list(first, second), 4000), true);
+  assert.ok(first.bytes.every((byte, i) => byte === (4000 + i & 0xff)));
+  assert.ok(second.bytes.every((byte, i) => byte === (4100 + i & 0xff)));
+  assert.equal(readCached(fd, list(first, second), 5000), false, "the file ends before");
+  assert.equal(readCached(fd, list(first), 7000), false);
 });
 
 test("more than the kernel moves in one call is read to its end", { timeout: 10_000 }, (t) => {

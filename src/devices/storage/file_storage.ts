@@ -5,7 +5,16 @@
  */
 
 import { blockDeviceSize, close, fileStatus } from "../../../ffi/fd.ts";
-import { allocate, FallocateMode, openFile, OpenFlag, readAt, syncData, writeAt } from "../../../ffi/file.ts";
+import {
+  allocate,
+  FallocateMode,
+  openFile,
+  OpenFlag,
+  readAt,
+  readCached,
+  syncData,
+  writeAt,
+} from "../../../ffi/file.ts";
 import { Iovec } from "../../../ffi/iovec.ts";
 import { resizeFile } from "../../../ffi/mapping.ts";
 import { Native } from "../../../ffi/native.ts";
@@ -30,6 +39,13 @@ function engine(fd: number, now: Synchronous, needed: boolean): FileEngine | und
     return undefined;
   }
 }
+
+/**
+ * Where nobody looks for work, so many reads at a time are done one by one, where the page cache has what is asked for: each
+ * is then shown to the driver before the next is done. By the batch, a device is done and asleep before the driver has woken up
+ * to make new requests, and the two sleep in turn. With more at a time, a batch is what saves time.
+ */
+const FEW = 12;
 
 /** How a file is opened and worked on. */
 export interface FileOptions {
@@ -73,6 +89,11 @@ export class FileStorage implements Storage {
   readonly #aftermath: Aftermath | undefined;
   readonly #iovec = new Iovec();
   readonly #size: SharedSize;
+  readonly #reactor = Reactor.shared();
+  /** The reactor's round, reads in it, and whether there were few in the one before. */
+  #round = 0;
+  #count = 0;
+  #few = true;
   #zeros: Native | undefined;
 
   /**
@@ -147,8 +168,9 @@ export class FileStorage implements Storage {
     this.refresh();
   }
 
-  /** Reads, later where that is possible. */
+  /** Reads, later where that is possible and pays. */
   read(data: Span, position: number, completion: Completion): void | typeof LATER {
+    if (this.#isOneOfFew() && this.#readCached(data, position)) return;
     if (this.#engine?.read(data, position, completion)) return LATER;
     this.readNow(data, position);
   }
@@ -157,6 +179,25 @@ export class FileStorage implements Storage {
   write(data: Span, position: number, completion: Completion): void | typeof LATER {
     if (this.#engine?.write(data, position, completion)) return LATER;
     this.writeNow(data, position);
+  }
+
+  /** Whether to try a read at once: see {@link FEW}. */
+  #isOneOfFew(): boolean {
+    const { round, sleeps } = this.#reactor;
+    if (!sleeps || this.#engine === undefined || this.#direct !== this.#fd) return false;
+    if (round !== this.#round) {
+      this.#few = this.#count <= FEW;
+      this.#count = 0;
+      this.#round = round;
+    }
+    this.#count++;
+    return this.#few;
+  }
+
+  #readCached(data: Span, position: number): boolean {
+    const iovec = this.#iovec;
+    iovec.clear();
+    return data.toIovec(iovec) === data.byteLength && readCached(this.#fd, iovec, position);
   }
 
   /** Reads by `preadv`: one call for all segments of a request. */
