@@ -8,7 +8,7 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test, type TestContext } from "node:test";
 import {
   FileStorage,
@@ -25,6 +25,7 @@ import { IoUring } from "../../ffi/io_uring.ts";
 import type { BlkDriver } from "../../src/tools/blk_driver.ts";
 import { file as memoryOf, guestMemory, region } from "../memory/memory_file.ts";
 import { onEnd, tempDir } from "../support/cleanup.ts";
+import { readsCached } from "../support/cached_reads.ts";
 import { bytesOf, type DiskScene, eventually, LIMIT, sameBytes, Scene } from "../session/scene.ts";
 
 const MIB = 1 << 20;
@@ -293,6 +294,8 @@ test(
     const reactor = Reactor.shared();
     const { pollCeiling } = reactor;
     onEnd(t, () => void (reactor.pollCeiling = pollCeiling));
+    // Where a file system cannot say what is cached, nothing is done at once.
+    const few = (count: number): number => readsCached(dirname(path)) ? count : 0;
     let later = 0;
     /** Reads so many sectors, each by itself. Returns how many were there at once. */
     const read = (count: number): number => {
@@ -321,15 +324,15 @@ test(
     };
     reactor.pollCeiling = 0;
     reactor.round++;
-    assert.equal(read(12), 12);
+    assert.equal(read(12), few(12));
     await settled(12);
     reactor.round++;
-    assert.equal(read(20), 20, "the last time there were few");
+    assert.equal(read(20), few(20), "the last time there were few");
     reactor.round++;
     assert.equal(read(3), 0, "the last time there were many");
     await settled(3);
     reactor.round++;
-    assert.equal(read(3), 3);
+    assert.equal(read(3), few(3));
     reactor.pollCeiling = 0.05;
     assert.equal(read(3), 0);
     await settled(3);
