@@ -79,6 +79,7 @@ realTest("a network moves with its guest, state and all, and announces it", ["qe
   const before = devices[0].asked.length;
   await source.qmp("stop");
   await source.qmp("cont");
+  await devices[0].until("it goes on", () => devices[0].all("SET_STATUS", before).length >= 3);
   assert.deepEqual(devices[0].all("SET_STATUS", before).map(({ value }) => value), [0n, 8n, 15n]);
   assert.equal(await ask(source), "[02:00:00:00:00:02]");
 
