@@ -106,10 +106,13 @@ export const RWF_NOWAIT = 8;
  * Reads into every piece of the list, if all of that is in the page cache.
  *
  * @param position bytes from the start of the file
- * @returns false when it is not, at the end of the file, and where the file system cannot say; some bytes may have been read
+ * @returns false when it is not, and at the end of the file: some bytes may have been read; `undefined` where the file system
+ * cannot say, as overlayfs
  */
-export function readCached(fd: number, iovec: Iovec, position: number): boolean {
-  return libc.preadv2(fd, iovec.address, iovec.count, offset(position), RWF_NOWAIT) === iovec.byteLength;
+export function readCached(fd: number, iovec: Iovec, position: number): boolean | undefined {
+  const n = libc.preadv2(fd, iovec.address, iovec.count, offset(position), RWF_NOWAIT);
+  if (n === iovec.byteLength) return true;
+  return n < 0 && errno() === Errno.EOPNOTSUPP ? undefined : false;
 }
 
 /**

@@ -63,7 +63,8 @@ export interface OwnedQueue extends Queue {
    * @param into where they are put
    * @param at place of the first
    * @param most how many to take at the most
-   * @returns how many were taken: 0 when the ring has turned out to be broken; when they are fewer than `most`, {@link QueueOwner.work} is called as soon as there is one again
+   * @returns how many were taken, 0 when the ring has turned out to be broken; when they are fewer than `most`,
+   * {@link QueueOwner.work} is called as soon as there is one again
    */
   takeBurst(into: Chain[], at: number, most: number): number;
   /**

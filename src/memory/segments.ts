@@ -364,13 +364,14 @@ export class Segments {
    * @param length bytes in all
    */
   copyInto(target: Segments, at: number, position: number, length: number): void {
+    // Nearly always both are in one piece.
     const places = this.#places;
-    const places2 = target.#places;
+    const others = target.#places;
     if (
       this.count > 0 && target.count > 0 && position >= 0 && at >= 0 && position + length <= places[1] &&
-      at + length <= places2[1]
+      at + length <= others[1]
     ) {
-      copyBetween(this.#regionOf(0), places[0] + position, target.#regionOf(0), places2[0] + at, length);
+      copyBetween(this.#regionOf(0), places[0] + position, target.#regionOf(0), others[0] + at, length);
       return;
     }
     let from = this.#find(position);

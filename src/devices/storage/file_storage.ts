@@ -94,6 +94,8 @@ export class FileStorage implements Storage {
   #round = 0;
   #count = 0;
   #few = true;
+  /** Whether it may be known what is in the page cache, and another way is there for what is not. */
+  #tells: boolean;
   #zeros: Native | undefined;
 
   /**
@@ -117,6 +119,7 @@ export class FileStorage implements Storage {
       // A synchronous request ends before its process does, but what comes before it may have been another kind.
       if (this.#owned) this.#aftermath = new Aftermath(this.#path, this.#direct);
       if (aio !== "sync") this.#engine = engine(this.#direct, this, aio === "io_uring");
+      this.#tells = this.#engine !== undefined && !direct;
     } catch (error) {
       this.#closeFiles();
       throw error;
@@ -184,7 +187,7 @@ export class FileStorage implements Storage {
   /** Whether to try a read at once: see {@link FEW}. */
   #isOneOfFew(): boolean {
     const { round, sleeps } = this.#reactor;
-    if (!sleeps || this.#engine === undefined || this.#direct !== this.#fd) return false;
+    if (!sleeps || !this.#tells) return false;
     if (round !== this.#round) {
       this.#few = this.#count <= FEW;
       this.#count = 0;
@@ -197,7 +200,10 @@ export class FileStorage implements Storage {
   #readCached(data: Span, position: number): boolean {
     const iovec = this.#iovec;
     iovec.clear();
-    return data.toIovec(iovec) === data.byteLength && readCached(this.#fd, iovec, position);
+    if (data.toIovec(iovec) < data.byteLength) return false;
+    const done = readCached(this.#fd, iovec, position);
+    if (done === undefined) this.#tells = false;
+    return done === true;
   }
 
   /** Reads by `preadv`: one call for all segments of a request. */
